@@ -1,0 +1,1 @@
+"""Mapping to program: memory allocation, scheduling, instruction emission."""

@@ -1,0 +1,1 @@
+"""Executing programs: values, time and energy, kept apart."""

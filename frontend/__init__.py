@@ -1,0 +1,1 @@
+"""Reading ONNX models: files in, a clean static graph out, and which nodes are linears."""

@@ -1,0 +1,1 @@
+"""The contract: machine description, instruction table, and everything derived from them."""

@@ -1,0 +1,1 @@
+"""Graph to graph: calibration, pruning, quantisation; then tiling and mapping."""

@@ -1,0 +1,108 @@
+"""A program: code, the constants it brings, the tensors it exchanges, and what is known about where it came from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from .instruction import Instr
+from .streams import Step
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    from .machine import Machine
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """A tensor in DRAM: ``space`` is const or dram, ``strides`` are bytes a dimension."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    space: str
+    address: int
+    strides: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A part of the model that the host runs: an ONNX model without inputs other than these tensors."""
+
+    name: str
+    inputs: tuple[Tensor, ...]
+    outputs: tuple[Tensor, ...]
+    model: bytes
+
+
+@dataclass(frozen=True)
+class Op:
+    """A stretch of code, ``first`` to before ``last``, and the nodes of the graph that it carries out.
+
+    ``inputs`` and ``outputs`` name the graph's values; ``engine`` is where the work is done, ``reason`` why there.
+    """
+
+    name: str
+    op_type: str
+    nodes: tuple[str, ...]
+    engine: str
+    nm: str
+    first: int
+    last: int
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Tap:
+    """Where the result of the instruction at ``pc`` belongs in a value of the graph seen as rows x cols.
+
+    Element (i, j) of the operand belongs at row ``row + i`` and column ``col + j`` plus the steps (strides in rows
+    and columns); what falls outside rows x cols is padding.
+    """
+
+    pc: int
+    operand: str
+    value: str
+    dtype: str
+    shape: tuple[int, ...]
+    rows: int
+    cols: int
+    row: int = 0
+    col: int = 0
+    row_steps: tuple[Step, ...] = ()
+    col_steps: tuple[Step, ...] = ()
+
+
+@dataclass(frozen=True)
+class Debug:
+    """What connects code and graph: never needed to run."""
+
+    ops: tuple[Op, ...] = ()
+    taps: tuple[Tap, ...] = ()
+    tensors: tuple[Tensor, ...] = ()
+    labels: Mapping[int, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Program:
+    """Everything that the object file holds.
+
+    ``const`` is the content of the const memory (uint8): weights as the cells store them from address 0 to
+    ``weight_bytes``, other constants after. ``blobs`` are named byte strings that only ``--check`` reads.
+    ``meta`` says in plain words where the program came from (source model, options, version).
+    """
+
+    code: tuple[Instr, ...]
+    machine: Machine
+    const: npt.NDArray[np.uint8]
+    weight_bytes: int
+    dram_bytes: int
+    inputs: tuple[Tensor, ...]
+    outputs: tuple[Tensor, ...]
+    segments: tuple[Segment, ...] = ()
+    debug: Debug = field(default_factory=Debug)
+    meta: Mapping[str, str] = field(default_factory=dict)
+    blobs: Mapping[str, npt.NDArray[np.uint8]] = field(default_factory=dict)

@@ -1,0 +1,183 @@
+"""Canonical linears: whatever the exporter wrote becomes ``MatMul(x, W[K, N])`` or ``Conv(x, W, b)``.
+
+A rule looks at one node whose inputs have final types. It either leaves the node and returns False, or puts new nodes
+in its place through the editor and returns True.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import onnx_ir as ir
+
+from .edit import Editor, constant_array, float_attribute, int_attribute, is_constant, shape_of
+
+Rule = Callable[[ir.Node, Editor], bool]
+_FLOATS = {ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16, ir.DataType.DOUBLE}
+
+
+def _gemm(node: ir.Node, editor: Editor) -> bool:
+    """Gemm -> MatMul and Add; constants take up transB, alpha and beta."""
+    left, right = node.inputs[0], node.inputs[1]
+    if left is None or right is None or left.dtype not in _FLOATS:
+        return False
+    if int_attribute(node, "transA", 0):
+        left = _swapped(node, left, editor, ".a")
+    if int_attribute(node, "transB", 0):
+        right = _swapped(node, right, editor, ".b")
+    alpha = float_attribute(node, "alpha", 1.0)
+    if is_constant(right):
+        result = editor.insert(node, "MatMul", [left, _scaled(node, right, alpha, editor, ".alpha")])
+    else:
+        result = _scaled(node, editor.insert(node, "MatMul", [left, right]), alpha, editor, ".alpha")
+    bias = node.inputs[2] if len(node.inputs) > 2 else None
+    if bias is not None and (beta := float_attribute(node, "beta", 1.0)) != 0.0:
+        result = editor.insert(node, "Add", [result, _scaled(node, bias, beta, editor, ".beta")], suffix=".bias")
+    editor.substitute(node, [result])
+    return True
+
+
+def _swapped(node: ir.Node, value: ir.Value, editor: Editor, suffix: str) -> ir.Value:
+    """Return ``value`` with its last two axes swapped: a view of a constant, a Transpose of anything else."""
+    array = constant_array(value)
+    if array is not None:
+        return editor.constant(f"{value.name}.T", array.swapaxes(-1, -2), value.dtype)
+    order = list(range(len(shape_of(value))))
+    order[-2:] = order[-1], order[-2]
+    return editor.insert(node, "Transpose", [value], suffix=suffix, attributes=[ir.AttrInt64s("perm", order)])
+
+
+def _scaled(node: ir.Node, value: ir.Value, factor: float, editor: Editor, suffix: str) -> ir.Value:
+    if factor == 1.0:
+        return value
+    array = constant_array(value)
+    if array is not None:
+        return editor.constant(f"{value.name}{suffix}", (array * factor).astype(array.dtype), value.dtype)
+    dtype = value.dtype or node.inputs[0].dtype if node.inputs[0] is not None else None
+    if dtype is None:
+        return value
+    scale = editor.constant(f"{node.name}{suffix}", np.array(factor, dtype=dtype.numpy()), dtype)
+    return editor.insert(node, "Mul", [value, scale], suffix=suffix)
+
+
+def _matmul(node: ir.Node, editor: Editor) -> bool:
+    """Bring the constant operand of a MatMul to the right and to rank 2; a reduction of length 1 is a Mul."""
+    left, right = node.inputs[0], node.inputs[1]
+    if left is None or right is None:
+        return False
+    a, b = shape_of(left), shape_of(right)
+    if len(a) >= 2 and len(b) >= 2 and a[-1] == 1:
+        editor.substitute(node, [editor.insert(node, "Mul", [left, right])])
+        return True
+    if is_constant(right):
+        return _flatten_right(node, left, right, editor)
+    return is_constant(left) and _move_left(node, left, right, editor)
+
+
+def _flatten_right(node: ir.Node, left: ir.Value, right: ir.Value, editor: Editor) -> bool:
+    dims, array = shape_of(right), constant_array(right)
+    if array is None or len(dims) <= 2 or max(dims[:-2]) > 1 or len(shape_of(left)) < len(dims):
+        return False
+    weight = editor.constant(f"{right.name}.2d", array.reshape(dims[-2:]), right.dtype)
+    editor.substitute(node, [editor.insert(node, "MatMul", [left, weight])])
+    return True
+
+
+def _move_left(node: ir.Node, left: ir.Value, right: ir.Value, editor: Editor) -> bool:
+    """MatMul(W, x) -> Transpose(MatMul(Transpose(x), W transposed))."""
+    dims, rank, array = shape_of(left), len(shape_of(right)), constant_array(left)
+    if array is None or len(dims) < 2 or max(dims[:-2], default=1) > 1 or len(dims) > max(rank, 2):
+        return False
+    weight = editor.constant(f"{left.name}.T", array.reshape(dims[-2:]).T, left.dtype)
+    if rank == 1:
+        result = editor.insert(node, "MatMul", [right, weight])
+    else:
+        swapped = _swapped(node, right, editor, ".x")
+        product = editor.insert(node, "MatMul", [swapped, weight])
+        order = [*range(rank - 2), rank - 1, rank - 2]
+        perm = ir.AttrInt64s("perm", order)
+        result = editor.insert(node, "Transpose", [product], suffix=".y", attributes=[perm])
+    editor.substitute(node, [result])
+    return True
+
+
+def _batch_normalization(node: ir.Node, editor: Editor) -> bool:
+    """Inference BatchNormalization -> part of the Conv before it, or Mul and Add."""
+    value = node.inputs[0]
+    params = [constant_array(each) for each in node.inputs[1:5]]
+    scale, shift, mean, variance = (None if each is None else each.astype(np.float64) for each in params)
+    if value is None or int_attribute(node, "training_mode", 0) or len(node.outputs) > 1:
+        return False
+    if scale is None or shift is None or mean is None or variance is None:
+        return False
+    factor = scale / np.sqrt(variance + float_attribute(node, "epsilon", 1e-5))
+    offset = shift - mean * factor
+    conv = value.producer()
+    if conv is not None and _foldable_conv(conv, value):
+        return _into_conv(node, conv, factor, offset, editor)
+    column = (-1,) + (1,) * (len(shape_of(value)) - 2)
+    dtype = constant_dtype(value)
+    factors = editor.constant(f"{node.name}.scale", factor.astype(dtype).reshape(column), value.dtype)
+    offsets = editor.constant(f"{node.name}.shift", offset.astype(dtype).reshape(column), value.dtype)
+    product = editor.insert(node, "Mul", [value, factors], suffix=".scale")
+    editor.substitute(node, [editor.insert(node, "Add", [product, offsets])])
+    return True
+
+
+def constant_dtype(value: ir.Value) -> np.dtype:
+    """Return numpy's type for the elements of ``value``."""
+    return (value.dtype or ir.DataType.FLOAT).numpy()
+
+
+def _foldable_conv(conv: ir.Node, value: ir.Value) -> bool:
+    bias = conv.inputs[2] if len(conv.inputs) > 2 else None
+    alone = len(value.uses()) == 1 and not value.is_graph_output()
+    constant = conv.op_type == "Conv" and conv.domain == "" and is_constant(conv.inputs[1])
+    return alone and constant and (bias is None or is_constant(bias))
+
+
+def _into_conv(node: ir.Node, conv: ir.Node, factor: np.ndarray, offset: np.ndarray, editor: Editor) -> bool:
+    weight = conv.inputs[1]
+    array, bias = constant_array(weight), constant_array(conv.inputs[2] if len(conv.inputs) > 2 else None)
+    if weight is None or array is None:
+        return False
+    scaled = array.astype(np.float64) * factor.reshape((-1,) + (1,) * (array.ndim - 1))
+    moved = offset if bias is None else offset + bias.astype(np.float64) * factor
+    new_weight = editor.constant(f"{weight.name}.bn", scaled.astype(array.dtype), weight.dtype)
+    new_bias = editor.constant(f"{conv.name}.bias", moved.astype(array.dtype), weight.dtype)
+    conv.resize_inputs(3)
+    conv.replace_input_with(1, new_weight)
+    conv.replace_input_with(2, new_bias)
+    output = conv.outputs[0]
+    if editor.can_stand_for(output, node.outputs[0]):
+        editor.substitute(node, [output])
+    return True
+
+
+def _einsum(node: ir.Node, editor: Editor) -> bool:
+    """Einsum that is a plain linear (``...k,kn->...n`` or ``...k,nk->...n``) -> MatMul."""
+    if len(node.inputs) != 2:
+        return False
+    terms, _, out = node.attributes["equation"].as_string().replace(" ", "").partition("->")
+    names = terms.split(",")
+    operands = [value for value in node.inputs if value is not None]
+    if is_constant(operands[0]):
+        names, operands = names[::-1], operands[::-1]
+    x, w = names
+    if not is_constant(operands[1]) or len(w) != 2 or "." in w or not x or x[-1] not in w:
+        return False
+    column = w.replace(x[-1], "", 1)
+    if out != x[:-1] + column or column in x or x[-1] in x[:-1]:
+        return False
+    weight = operands[1] if w[0] == x[-1] else _swapped(node, operands[1], editor, ".b")
+    editor.substitute(node, [editor.insert(node, "MatMul", [operands[0], weight])])
+    return True
+
+
+RULES: dict[str, Rule] = {
+    "Gemm": _gemm,
+    "MatMul": _matmul,
+    "BatchNormalization": _batch_normalization,
+    "Einsum": _einsum,
+}

@@ -1,0 +1,136 @@
+"""Small, safe edits of an onnx_ir graph: constants, inserted nodes, one value in another's place."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import onnx_ir as ir
+
+INTERN_LIMIT = 1024  # elements: equal constants up to this size become one initializer
+
+
+def static_shape(value: ir.Value) -> tuple[int, ...] | None:
+    """Return the dims of ``value`` if every one is a known number, else None."""
+    if value.shape is None or not value.shape.is_static():
+        return None
+    return value.shape.numpy()
+
+
+def shape_of(value: ir.Value) -> tuple[int, ...]:
+    """Return the dims of a value that is known to be static; ValueError where it is not."""
+    dims = static_shape(value)
+    if dims is None:
+        raise ValueError(f"value '{value.name}' has no static shape")
+    return dims
+
+
+def is_constant(value: ir.Value | None) -> bool:
+    """Return whether ``value`` is an initializer that no caller of the graph can replace."""
+    return value is not None and value.const_value is not None and value.is_initializer()
+
+
+def constant_array(value: ir.Value | None) -> np.ndarray | None:
+    """Return the numbers of a constant (memory-mapped where it lies on disk), or None for anything else."""
+    if value is None or value.const_value is None or not value.is_initializer():
+        return None
+    return value.const_value.numpy()
+
+
+def int_attribute(node: ir.Node, name: str, default: int) -> int:
+    """Return an integer attribute of ``node``, or its default."""
+    attribute = node.attributes.get(name)
+    return default if attribute is None else attribute.as_int()
+
+
+def float_attribute(node: ir.Node, name: str, default: float) -> float:
+    """Return a float attribute of ``node``, or its default."""
+    attribute = node.attributes.get(name)
+    return default if attribute is None else attribute.as_float()
+
+
+class Editor:
+    """Edits of one graph; nodes it inserts are remembered until :meth:`take_inserted`."""
+
+    def __init__(self, graph: ir.Graph) -> None:
+        self.graph = graph
+        self._interned: dict[tuple[object, ...], ir.Value] = {}
+        self._inserted: list[ir.Node] = []
+
+    def constant(
+        self, name: str, array: np.ndarray, dtype: ir.DataType | None = None, *, shared: bool = True
+    ) -> ir.Value:
+        """Return an initializer that holds ``array``.
+
+        Args:
+            name: its wished name; a number is added where that is taken.
+            array: the numbers; kept as they are, so a view of a memory map stays one.
+            dtype: element type where numpy's alone does not tell (4-bit numbers).
+            shared: whether an equal small constant may be returned in its stead.
+        """
+        tensor = ir.Tensor(array, dtype=dtype) if dtype is not None else ir.Tensor(array)
+        key: tuple[object, ...] = ()
+        if shared and array.size <= INTERN_LIMIT:
+            key = (tensor.dtype, array.shape, array.tobytes())
+            if key in self._interned:
+                return self._interned[key]
+        value = self._register(name, tensor)
+        if key:
+            self._interned[key] = value
+        return value
+
+    def _register(self, name: str, tensor: ir.Tensor) -> ir.Value:
+        unique, number = name, 0
+        while unique in self.graph.initializers:
+            number += 1
+            unique = f"{name}_{number}"
+        tensor.name = unique
+        shape = ir.Shape(tensor.shape)
+        value = ir.Value(name=unique, shape=shape, type=ir.TensorType(tensor.dtype), const_value=tensor)
+        self.graph.register_initializer(value)
+        return value
+
+    def insert(
+        self,
+        origin: ir.Node,
+        op_type: str,
+        inputs: Sequence[ir.Value | None],
+        *,
+        suffix: str = "",
+        attributes: Iterable[ir.Attr] = (),
+    ) -> ir.Value:
+        """Put a one-output node in front of ``origin``, named after it, and return its output."""
+        node = ir.Node("", op_type, inputs, attributes, name=f"{origin.name}{suffix}")
+        node.metadata_props.update(origin.metadata_props)
+        node.outputs[0].name = f"{origin.outputs[0].name}.{suffix or op_type}"
+        self.graph.insert_before(origin, node)
+        self._inserted.append(node)
+        return node.outputs[0]
+
+    def transpose(self, origin: ir.Node, value: ir.Value, suffix: str) -> ir.Value:
+        """Swap the last two axes of ``value`` with a Transpose node in front of ``origin``."""
+        order = list(range(len(shape_of(value))))
+        order[-2:] = order[-1], order[-2]
+        return self.insert(origin, "Transpose", [value], suffix=suffix, attributes=[ir.AttrInt64s("perm", order)])
+
+    def take_inserted(self) -> list[ir.Node]:
+        """Return the nodes inserted since the last call, in graph order."""
+        taken, self._inserted = self._inserted, []
+        return taken
+
+    def can_stand_for(self, value: ir.Value, old: ir.Value) -> bool:
+        """Return whether ``value`` may take the place of ``old`` without changing the graph's signature."""
+        if not old.is_graph_output():
+            return True
+        producer = value.producer()
+        return producer is not None and producer.graph is self.graph and not value.is_graph_output()
+
+    def substitute(self, node: ir.Node, values: Sequence[ir.Value]) -> None:
+        """Let ``values`` take the place of all outputs of ``node``, names of graph outputs included; remove it."""
+        for old, new in zip(node.outputs, values, strict=True):
+            kept = old.is_graph_output() or (new.producer() is not None and new.producer() in self._inserted)
+            old.replace_all_uses_with(new, replace_graph_outputs=True)
+            if kept:
+                name, old.name = old.name, None
+                new.name = name
+        self.graph.remove(node, safe=True)

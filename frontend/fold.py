@@ -1,0 +1,135 @@
+"""Constant folding: what a node with constant inputs gives, computed once at compile time."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+
+from .edit import constant_array, is_constant, static_shape
+from .infer import Spec, inner_nodes
+
+SIZE_LIMIT = 64 * 2**20  # bytes a folded result may take ...
+GROWTH_LIMIT = 4  # ... or this many times its constant inputs, so that weights may be cut, joined and dequantised
+_RANDOM = {"RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Multinomial", "Bernoulli"}
+_VIEWS = {"Reshape", "Squeeze", "Unsqueeze", "Flatten", "Identity"}
+_CASTABLE = {
+    ir.DataType.FLOAT, ir.DataType.DOUBLE, ir.DataType.FLOAT16, ir.DataType.BFLOAT16,
+    ir.DataType.INT8, ir.DataType.INT16, ir.DataType.INT32, ir.DataType.INT64,
+    ir.DataType.UINT8, ir.DataType.UINT16, ir.DataType.UINT32, ir.DataType.UINT64, ir.DataType.BOOL,
+}  # fmt: skip
+
+
+def fold(node: ir.Node, specs: Sequence[Spec]) -> list[np.ndarray] | None:
+    """Return the outputs of ``node`` if they follow from constants (or from shapes) alone, else None.
+
+    Views (Transpose, Reshape, ...) of memory-mapped weights stay views: nothing is read or copied.
+
+    Args:
+        node: a node of the main graph whose inputs have static shapes.
+        specs: its inferred output types.
+    """
+    if node.domain != "":
+        return None
+    if node.op_type in ("Shape", "Size"):
+        return _fold_shape(node)
+    if not node.inputs and node.op_type not in _RANDOM:
+        return None
+    if node.op_type in _RANDOM or not all(value is None or is_constant(value) for value in node.inputs):
+        return None
+    if node.op_type in _VIEWS or node.op_type in ("Transpose", "Cast"):
+        return _fold_view(node, specs)
+    if any(True for _ in inner_nodes(node)) or not _fits(node, specs):
+        return None
+    return _evaluate(node, specs)
+
+
+def _fold_shape(node: ir.Node) -> list[np.ndarray] | None:
+    value = node.inputs[0]
+    dims = static_shape(value) if value is not None else None
+    if dims is None:
+        return None
+    if node.op_type == "Size":
+        return [np.array(math.prod(dims), dtype=np.int64)]
+    start, end = node.attributes.get("start"), node.attributes.get("end")
+    cut = slice(start.as_int() if start else None, end.as_int() if end else None)
+    return [np.array(dims[cut], dtype=np.int64)]
+
+
+def _fold_view(node: ir.Node, specs: Sequence[Spec]) -> list[np.ndarray] | None:
+    array, spec = constant_array(node.inputs[0]), specs[0]
+    if array is None or spec.shape is None or spec.dtype is None:
+        return None
+    if node.op_type == "Transpose":
+        perm = node.attributes.get("perm")
+        return [array.transpose(perm.as_ints() if perm else None)]
+    if node.op_type != "Cast":
+        return [array.reshape(spec.shape)]
+    if node.inputs[0].dtype not in _CASTABLE or spec.dtype not in _CASTABLE:
+        return _evaluate(node, specs)
+    return [array.astype(spec.dtype.numpy(), copy=False)]
+
+
+def _fits(node: ir.Node, specs: Sequence[Spec]) -> bool:
+    if not all(spec.complete for spec, value in zip(specs, node.outputs, strict=True) if value.name):
+        return True  # a size that depends on the numbers (NonZero, Range): small in practice, known only by computing
+    given = sum(value.const_value.nbytes for value in node.inputs if value is not None and value.const_value is not None)
+    made = sum(math.prod(spec.shape) * spec.dtype.itemsize for spec in specs if spec.shape is not None and spec.dtype)
+    return made <= max(SIZE_LIMIT, GROWTH_LIMIT * given)
+
+
+@functools.cache
+def _runtime_errors() -> tuple[type[Exception], ...]:
+    from onnxruntime.capi import onnxruntime_pybind11_state as state
+
+    names = ("Fail", "InvalidArgument", "InvalidGraph", "NotImplemented", "RuntimeException", "InvalidProtobuf")
+    errors: list[type[Exception]] = [getattr(state, name) for name in names]
+    return (*errors, RuntimeError, TypeError, ValueError)
+
+
+def _evaluate(node: ir.Node, specs: Sequence[Spec]) -> list[np.ndarray] | None:
+    """Run ``node`` alone in onnxruntime; None where that has no kernel for it."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.log_severity_level = 4
+    feeds: dict[str, np.ndarray] = {}
+    proto = _one_node_model(node, specs, feeds)
+    try:
+        session = onnxruntime.InferenceSession(proto.SerializeToString(), options, ["CPUExecutionProvider"])
+        results: list[Any] = session.run(None, feeds)
+    except _runtime_errors():
+        return None
+    given = iter(results)
+    return [next(given) if value.name else np.empty(0) for value in node.outputs]
+
+
+def _one_node_model(node: ir.Node, specs: Sequence[Spec], feeds: dict[str, np.ndarray]) -> onnx.ModelProto:
+    proto = onnx.NodeProto(op_type=node.op_type)
+    proto.attribute.extend(ir.serde.serialize_attribute(attr) for attr in node.attributes.values())
+    graph = onnx.GraphProto(name="fold")
+    for i, value in enumerate(node.inputs):
+        proto.input.append("" if value is None else f"i{i}")
+        if value is not None and value.const_value is not None:
+            tensor = value.const_value
+            feeds[f"i{i}"] = np.ascontiguousarray(tensor.numpy()).reshape(tensor.shape.numpy())
+            graph.input.append(onnx.helper.make_tensor_value_info(f"i{i}", int(tensor.dtype), tensor.shape.numpy()))
+    for i, (value, spec) in enumerate(zip(node.outputs, specs, strict=True)):
+        proto.output.append(f"o{i}" if value.name else "")
+        if value.name:
+            graph.output.append(onnx.helper.make_tensor_value_info(f"o{i}", int(spec.dtype or 0), spec.shape))
+    graph.node.append(proto)
+    opset = onnx.helper.make_opsetid("", _opset(node))
+    return onnx.ModelProto(ir_version=10, graph=graph, opset_import=[opset])
+
+
+def _opset(node: ir.Node) -> int:
+    graph = node.graph
+    return graph.opset_imports.get("", 13) if graph is not None else 13

@@ -1,0 +1,112 @@
+"""ONNX in, a clean and fully static graph out."""
+
+from __future__ import annotations
+
+import ast
+import os
+from collections.abc import Mapping, Sequence
+
+import onnx
+import onnx_ir as ir
+from onnx_ir.passes import common
+from onnx_ir.passes.common.naming import NameGenerator
+
+from ..isa.errors import FlexcError
+from .bind import bind_shapes
+from .edit import INTERN_LIMIT
+from .opset import modernise
+from .simplify import Simplifier
+from .source import read
+
+SCOPE_KEY = "flexc.scope"  # node metadata: dotted path of the module it was exported from, where the exporter says so
+_OURS = "flexc."
+_LOWEST_IR_VERSION = 8  # initializers need not be graph inputs since 4; onnxruntime reads 8 with every opset we keep
+
+
+def load(
+    source: str | os.PathLike[str] | onnx.ModelProto | ir.Model, shapes: Mapping[str, Sequence[int]] | None = None
+) -> ir.Model:
+    """Read, validate and clean a model.
+
+    Afterwards every value has an element type and a static shape, nothing that can be computed at compile time is
+    left to run time, every node has a unique name, and linears have their canonical form (see ``canonical.py``).
+    Inputs and outputs keep their names and order. Weights stay memory-mapped.
+
+    Args:
+        source: path of an ``.onnx`` file, or a model in memory (which is not changed).
+        shapes: dims for inputs with dynamic shapes, by input name.
+
+    Raises:
+        FlexcError: the file is missing, broken or not supported, or shapes are missing or wrong.
+    """
+    model, where = read(source)
+    model = modernise(model, where)
+    _prepare(model, where)
+    bind_shapes(model.graph, shapes or {}, where)
+    Simplifier(model, where).run()
+    _finish(model)
+    return model
+
+
+def _prepare(model: ir.Model, where: str) -> None:
+    """Bring the file's structure into one form: no functions, no Constant nodes, unique names, sorted nodes."""
+    steps = (
+        common.InlinePass(),
+        common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
+        common.LiftSubgraphInitializersToMainGraphPass(),
+        common.RemoveInitializersFromInputsPass(),
+        common.RemoveUnusedNodesPass(),
+        common.DeduplicateInitializersPass(size_limit=INTERN_LIMIT),
+        common.TopologicalSortPass(),
+        common.NameFixPass(_Names()),
+    )
+    try:
+        for step in steps:
+            step(model)
+    except (ir.passes.PassError, ValueError) as error:
+        text = " ".join(str(error.__cause__ or error).split())
+        raise FlexcError(f"not a valid ONNX model: {text}", where=where, remedy="export it again") from error
+    model.ir_version = max(model.ir_version, _LOWEST_IR_VERSION)
+    for node in model.graph.all_nodes():
+        _clear_notes(node)
+
+
+class _Names(NameGenerator):
+    """An unnamed node is called after its operator; the pass adds numbers."""
+
+    def generate_node_name(self, node: ir.Node) -> str:
+        return node.name or node.op_type
+
+    def generate_value_name(self, value: ir.Value) -> str:
+        return value.name or "value"
+
+
+def _clear_notes(node: ir.Node) -> None:
+    """Drop what exporters write about their own source code; keep the module path under our own key."""
+    notes = node.metadata_props
+    kept = {key: text for key, text in notes.items() if key.startswith(_OURS)}
+    scope = _scope(notes.get("pkg.torch.onnx.name_scopes", ""))
+    if scope:
+        kept.setdefault(SCOPE_KEY, scope)
+    notes.clear()
+    notes.update(kept)
+    node.doc_string = None
+    for value in node.outputs:
+        value.doc_string = None
+        value.metadata_props.clear()
+
+
+def _scope(text: str) -> str:
+    """Return the innermost module path of torch's ``['', 'layers.0', 'layers.0.q_proj', 'linear']``."""
+    try:
+        names = ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return ""
+    modules = names[:-1] if isinstance(names, list) else []
+    return str(modules[-1]) if modules else ""
+
+
+def _finish(model: ir.Model) -> None:
+    common.RemoveUnusedNodesPass()(model)
+    common.RemoveUnusedOpsetsPass()(model)
+    common.NameFixPass(_Names())(model)

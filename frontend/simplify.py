@@ -1,0 +1,162 @@
+"""One walk over the graph, inputs to outputs: check, infer, fold, drop what does nothing, bring into canonical form.
+
+Every node is visited once, after all that feed it, so each step sees final types; the walk is linear in nodes.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+
+from ..isa.errors import FlexcError
+from .canonical import RULES
+from .edit import Editor, constant_array, shape_of
+from .fold import fold
+from .infer import Inference, Spec, inner_nodes, record
+
+_SAME_SHAPE_MEANS_SAME = {"Reshape", "Squeeze", "Unsqueeze", "Flatten", "Expand", "Cast", "Tile"}
+_SINGLE_OPERAND = {"Concat", "Sum", "Max", "Min", "Mean"}
+
+
+class Simplifier:
+    """Simplifies one model in place.
+
+    Args:
+        model: functions inlined, constants lifted, graph inputs static.
+        where: name of the model in error messages.
+    """
+
+    def __init__(self, model: ir.Model, where: str) -> None:
+        self._graph = model.graph
+        self._where = where
+        self._editor = Editor(model.graph)
+        self._inference = Inference(model.opset_imports, model.ir_version)
+
+    def run(self) -> None:
+        """Visit every node; FlexcError names the first that is invalid or has no static shape."""
+        for node in tuple(self._graph):
+            self._visit(node)
+
+    def _visit(self, node: ir.Node) -> None:
+        self._check_inputs(node)
+        if self._inline_branch(node):
+            return
+        specs = self._infer(node)
+        if self._fold(node, specs):
+            return
+        self._check_static(node)
+        if not self._bypass(node):
+            self._rewrite(node)
+
+    def _rewrite(self, node: ir.Node) -> None:
+        rule = RULES.get(node.op_type) if node.domain == "" else None
+        if rule is not None and rule(node, self._editor):
+            for new in self._editor.take_inserted():
+                self._visit(new)
+
+    def _place(self, node: ir.Node) -> str:
+        return f"{self._where}: node '{node.name}' ({node.op_type})"
+
+    def _check_inputs(self, node: ir.Node) -> None:
+        for each in (node, *inner_nodes(node)):
+            for value in each.inputs:
+                if value is not None and value.graph is None:
+                    raise FlexcError(
+                        f"reads '{value.name}', which no input, initializer or node provides",
+                        where=self._place(each),
+                        remedy="the file is not a valid ONNX model; export it again",
+                    )
+
+    def _infer(self, node: ir.Node) -> list[Spec]:
+        specs = self._inference.outputs(node, self._place(node))
+        for value, spec in zip(node.outputs, specs, strict=True):
+            record(value, spec)
+        return specs
+
+    def _fold(self, node: ir.Node, specs: list[Spec]) -> bool:
+        arrays = fold(node, specs)
+        if arrays is None:
+            return False
+        values = []
+        for output, array, spec in zip(node.outputs, arrays, specs, strict=True):
+            name = output.name or f"{node.name}.unused"
+            values.append(self._editor.constant(name, array, spec.dtype, shared=not output.is_graph_output()))
+        self._editor.substitute(node, values)
+        return True
+
+    def _check_static(self, node: ir.Node) -> None:
+        for value in node.outputs:
+            if value.name and not (isinstance(value.type, ir.TensorType) and value.shape and value.shape.is_static()):
+                self._refuse(node, value)
+
+    def _refuse(self, node: ir.Node, value: ir.Value) -> None:
+        if value.type is not None and not isinstance(value.type, ir.TensorType):
+            problem, remedy = "is not a tensor", "export the model without sequences, optionals and sparse tensors"
+        elif node.domain not in ("", "ai.onnx.ml"):
+            problem = f"has no recorded shape, and operator {node.domain}::{node.op_type} has no known rule for it"
+            remedy = "export the model with standard ONNX operators only"
+        else:
+            problem = "has a shape that depends on run-time data"
+            remedy = "flexc compiles static shapes: export the model without this operator, or with it outside the model"
+        raise FlexcError(f"output '{value.name}' {problem}", where=self._place(node), remedy=remedy)
+
+    def _inline_branch(self, node: ir.Node) -> bool:
+        """Put the taken branch of an If whose condition is constant in its place."""
+        condition = constant_array(node.inputs[0]) if node.op_type == "If" and node.domain == "" else None
+        if condition is None:
+            return False
+        branch = node.attributes["then_branch" if condition.item() else "else_branch"].as_graph()
+        nodes, outputs = list(branch), list(branch.outputs)
+        if any(value.producer() not in nodes for value in outputs):
+            return False
+        branch.outputs.clear()
+        branch.remove(nodes)
+        self._graph.insert_before(node, nodes)
+        self._editor.substitute(node, outputs)
+        for inner in nodes:
+            self._visit(inner)
+        return True
+
+    def _bypass(self, node: ir.Node) -> bool:
+        """Drop a node whose output is its first input; an Identity from graph input to output has to stay."""
+        value = node.inputs[0] if node.inputs else None
+        if node.domain != "" or value is None or len(node.outputs) == 0 or not _does_nothing(node, value):
+            return False
+        if not self._editor.can_stand_for(value, node.outputs[0]) or any(out.uses() for out in node.outputs[1:]):
+            return False
+        node.resize_outputs(1)
+        self._editor.substitute(node, [value])
+        return True
+
+
+def _does_nothing(node: ir.Node, value: ir.Value) -> bool:
+    """Return whether the first output of ``node`` always equals its first input."""
+    if node.op_type == "Identity":
+        return True
+    if node.op_type == "Dropout":
+        training = node.inputs[2] if len(node.inputs) > 2 else None
+        flag = constant_array(training)
+        return training is None or (flag is not None and not flag.item())
+    if node.op_type in _SINGLE_OPERAND:
+        return len(node.inputs) == 1
+    out = node.outputs[0]
+    if value.dtype != out.dtype or shape_of(value) != shape_of(out):
+        return False
+    return node.op_type in _SAME_SHAPE_MEANS_SAME or _moves_nothing(node)
+
+
+def _moves_nothing(node: ir.Node) -> bool:
+    """Return whether a Transpose, Slice or Pad that keeps the shape keeps every element in its place, too."""
+    if node.op_type == "Transpose":
+        perm = node.attributes.get("perm")
+        moved = [axis for axis, dim in enumerate(shape_of(node.outputs[0])) if dim != 1]
+        order = list(perm.as_ints()) if perm else list(range(len(node.outputs[0].shape or ())))[::-1]
+        return [axis for axis in order if axis in moved] == moved
+    if node.op_type == "Slice":
+        steps = node.inputs[4] if len(node.inputs) > 4 else None
+        array = np.ones(1) if steps is None else constant_array(steps)
+        return array is not None and bool((array > 0).all())
+    if node.op_type == "Pad":
+        pads = constant_array(node.inputs[1])
+        return pads is not None and not pads.any()
+    return False

@@ -57,10 +57,10 @@ class Op:
 
 @dataclass(frozen=True)
 class Tap:
-    """Where the result of the instruction at ``pc`` belongs in a value of the graph seen as rows x cols.
+    """Where the result of the instruction at ``pc`` belongs in a value of the graph of that shape.
 
-    Element (i, j) of the operand belongs at row ``row + i`` and column ``col + j`` plus the steps (strides in rows
-    and columns); what falls outside rows x cols is padding.
+    Element (i, j) of the operand is element ``base + i * row_stride + j * col_stride`` of the flattened value, plus
+    the steps (all in elements). Column j is column ``col + j`` plus ``col_steps``; from ``col_limit`` on it is padding.
     """
 
     pc: int
@@ -68,12 +68,13 @@ class Tap:
     value: str
     dtype: str
     shape: tuple[int, ...]
-    rows: int
-    cols: int
-    row: int = 0
+    base: int
+    row_stride: int
+    col_stride: int
+    steps: tuple[Step, ...] = ()
     col: int = 0
-    row_steps: tuple[Step, ...] = ()
     col_steps: tuple[Step, ...] = ()
+    col_limit: int = 1 << 40
 
 
 @dataclass(frozen=True)

@@ -98,7 +98,7 @@ MOVES = (
         0x10,
         "any",
         (Choice("engine", 3, "the queue it goes through", positional=True, words=ENGINES),),
-        "Only waits and posts, in its engine's order.",
+        "Only waits and posts: its tokens are posted once every earlier instruction of its engine has delivered its results.",
         duration=durations.nothing,
         counters=counters.nothing,
         timing="0 cycles",

@@ -109,7 +109,7 @@ class Vector:
 
 @dataclass(frozen=True, kw_only=True)
 class Control:
-    """The in-order processor that hands instructions to the engines' queues. Upper bounds are the instruction encoding's."""
+    """The in-order processor that hands instructions to the engines' queues; the encoding sets the upper bounds."""
 
     queue_depth: int = count("instructions that wait before an engine", "instructions", high=4096)
     issue_cycles: int = count("to hand out one instruction", "cycles", low=0)

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..frontend.edit import shape_of
 from ..frontend.linears import find_linears
 from ..isa.errors import FlexcError
 from .feeds import Feeds, InputSpec
-from .session import open_session
-from .shapes import static_shape
+from .session import Session
 from .taps import Tap, tap_linears
 
 if TYPE_CHECKING:
@@ -68,13 +68,10 @@ def calibrate(
 
 def _run(probe: ir.Model, taps: Sequence[Tap], feeds: Feeds) -> dict[str, NDArray[np.float64]]:
     """Run every window and add up the tapped sums: output name -> float64 sums as the graph shapes them."""
-    session = open_session(probe)
-    known = {item.name for item in session.get_inputs()}
-    outputs = list(dict.fromkeys(tap.output for tap in taps))
+    session = Session(probe)
     sums: dict[str, NDArray[np.float64]] = {}
     for index, feed in enumerate(feeds):
-        fed = {name: array for name, array in feed.items() if name in known}
-        for name, value in zip(outputs, session.run(outputs, fed), strict=True):
+        for name, value in session.run(feed).items():
             if not np.isfinite(value).all():
                 raise FlexcError(f"calibration window {index}: the input of '{_reader(taps, name)}' is not finite")
             sums[name] = sums[name] + value if name in sums else value.astype(np.float64)
@@ -100,7 +97,7 @@ def _input_spec(value: ir.Value) -> InputSpec:
         raise FlexcError(f"input '{value.name}' has no dtype")
     dtype: np.dtype[Any] = np.dtype(value.dtype.numpy())
     vocabulary = _table_rows(value) if dtype.kind in "iu" else None
-    return InputSpec(str(value.name), dtype, static_shape(value), vocabulary)
+    return InputSpec(str(value.name), dtype, shape_of(value), vocabulary)
 
 
 def _table_rows(value: ir.Value) -> int | None:
@@ -110,5 +107,5 @@ def _table_rows(value: ir.Value) -> int | None:
         table = use.node.inputs[0]
         if use.node.op_type == "Gather" and use.idx == 1 and table is not None and table.const_value is not None:
             axis = use.node.attributes.get_int("axis", 0) or 0
-            rows.append(static_shape(table)[axis])
+            rows.append(shape_of(table)[axis])
     return min(rows, default=None)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from .shapes import static_shape
+from ..frontend.edit import shape_of
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -14,10 +14,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ConvShape:
-    """One Conv, 1-D to 3-D: sizes an axis; `pads` as ONNX orders them, all begins before all ends."""
+    """One Conv, 1-D to 3-D, each field with a number an axis; `pads` as ONNX orders them, all begins before all ends.
+
+    `channels` and `sizes` are the input's, `kernel` the weight's, `output` the result's without its channels.
+    """
 
     channels: int
     groups: int
+    sizes: tuple[int, ...]
     kernel: tuple[int, ...]
     output: tuple[int, ...]
     strides: tuple[int, ...]
@@ -27,9 +31,12 @@ class ConvShape:
 
 def conv_shape(node: ir.Node) -> ConvShape:
     """Read the geometry of a Conv whose input, weight and output shapes are static."""
-    channels, *sizes = static_shape(node.inputs[0])[1:]
-    kernel = static_shape(node.inputs[1])[2:]
-    output = static_shape(node.outputs[0])[2:]
+    source, weight = node.inputs[:2]
+    assert source is not None, "a Conv has an input"
+    assert weight is not None, "a Conv has a weight"
+    channels, *sizes = shape_of(source)[1:]
+    kernel = shape_of(weight)[2:]
+    output = shape_of(node.outputs[0])[2:]
     ones = [1] * len(kernel)
     strides = tuple(node.attributes.get_ints("strides", ones) or ones)
     dilations = tuple(node.attributes.get_ints("dilations", ones) or ones)
@@ -38,7 +45,7 @@ def conv_shape(node: ir.Node) -> ConvShape:
     if mode.startswith("SAME"):
         pads = _same_pads(mode, sizes, kernel, output, strides, dilations)
     groups = node.attributes.get_int("group", 1) or 1
-    return ConvShape(channels, groups, kernel, output, strides, dilations, pads)
+    return ConvShape(channels, groups, tuple(sizes), kernel, output, strides, dilations, pads)
 
 
 def _same_pads(

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 import onnx_ir as ir
 
-from .shapes import static_shape
+from ..frontend.edit import shape_of
 
 LINEAR_KEY = "flexc.linear"
 """Metadata key of every node that a linear became: the linear's name."""
@@ -18,6 +18,9 @@ ROLE_KEY = "flexc.role"
 """Metadata key that says what such a node is for, see :data:`Role`."""
 
 Role = Literal["quantise", "multiply", "dequantise", "reshape", "bias"]
+
+_AXES_INPUT_SINCE = {"ReduceSum": 13, "ReduceMax": 18, "ReduceSumSquare": 18}
+"""The opset from which a reduction takes its axes as an input; as an attribute before."""
 
 
 @dataclass
@@ -29,6 +32,15 @@ class Emitter:
     taken: set[str]
     linear: str
     nodes: list[ir.Node] = field(default_factory=list)
+
+    @staticmethod
+    def names_of(graph: ir.Graph) -> set[str]:
+        """Return the names of all nodes and values of a graph, for `taken`."""
+        taken = {str(value.name) for value in (*graph.inputs, *graph.initializers.values())}
+        for node in graph.all_nodes():
+            taken.add(str(node.name))
+            taken.update(str(value.name) for value in node.outputs)
+        return taken
 
     def unique(self, what: str) -> str:
         """Return ``<linear>/<what>``, with the first number that makes it new to the graph where it is not."""
@@ -52,34 +64,39 @@ class Emitter:
         self,
         op: str,
         what: str,
-        role: Role,
+        role: Role | None,
         inputs: Sequence[ir.Value],
         shape: Sequence[int],
         *,
         dtype: ir.DataType = ir.DataType.FLOAT,
         attributes: Mapping[str, Any] | None = None,
     ) -> ir.Value:
-        """Append a node with one output of `shape` and `dtype`, and return that output."""
+        """Append a node with one output of `shape` and `dtype`, and return that output; no role, no metadata."""
         name = self.unique(what)
-        metadata = {LINEAR_KEY: self.linear, ROLE_KEY: role}
+        metadata = {LINEAR_KEY: self.linear, ROLE_KEY: role} if role else {}
         node = ir.node(op, inputs, attributes, name=name, metadata_props=metadata)
         output = node.outputs[0]
         output.name, output.dtype, output.shape = name, dtype, ir.Shape(list(shape))
         self.nodes.append(node)
         return output
 
-    def reshape(self, what: str, role: Role, value: ir.Value, shape: Sequence[int]) -> ir.Value:
+    def reshape(self, what: str, role: Role | None, value: ir.Value, shape: Sequence[int]) -> ir.Value:
         """Append a Reshape of a float `value` to `shape`, or return `value` when it has that shape already."""
-        if static_shape(value) == tuple(shape):
+        if shape_of(value) == tuple(shape):
             return value
         target = self.constant(f"{what}/shape", np.array(shape, np.int64))
         return self.node("Reshape", what, role, [value, target], shape)
 
-    def row_max(self, what: str, role: Role, value: ir.Value) -> ir.Value:
-        """Append a ReduceMax over all axes but the first (an input since opset 18, an attribute before)."""
-        rows, *rest = static_shape(value)
-        axes = list(range(1, 1 + len(rest)))
-        if self.opset < 18:
-            return self.node("ReduceMax", what, role, [value], [rows], attributes={"axes": axes, "keepdims": 0})
+    def cast(self, what: str, role: Role | None, value: ir.Value, dtype: ir.DataType) -> ir.Value:
+        """Append a Cast of `value` to `dtype`, or return `value` when it is that already."""
+        if value.dtype == dtype:
+            return value
+        return self.node("Cast", what, role, [value], shape_of(value), dtype=dtype, attributes={"to": dtype})
+
+    def reduce(self, op: str, what: str, role: Role | None, value: ir.Value, axes: Sequence[int]) -> ir.Value:
+        """Append a float reduction of `value` that drops `axes`, an input or an attribute as the opset has it."""
+        shape = [size for axis, size in enumerate(shape_of(value)) if axis not in axes]
+        if self.opset < _AXES_INPUT_SINCE[op]:
+            return self.node(op, what, role, [value], shape, attributes={"axes": list(axes), "keepdims": 0})
         constant = self.constant(f"{what}/axes", np.array(axes, np.int64))
-        return self.node("ReduceMax", what, role, [value, constant], [rows], attributes={"keepdims": 0})
+        return self.node(op, what, role, [value, constant], shape, attributes={"keepdims": 0})

@@ -22,11 +22,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import onnx_ir as ir
 
+from ..frontend.edit import shape_of
 from ..frontend.linears import Linear, find_linears
 from ..isa.errors import FlexcError
 from .emit import LINEAR_KEY, ROLE_KEY, Emitter
 from .prune import NM_KEY
-from .shapes import static_shape
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -66,7 +66,7 @@ def quantise(model: ir.Model) -> ir.Model:
     if opset < MIN_OPSET:
         raise FlexcError(f"opset {opset} is too old to quantise", remedy=f"export with opset {MIN_OPSET} or later")
     quantised = model.clone()
-    taken = _taken_names(quantised.graph)
+    taken = Emitter.names_of(quantised.graph)
     shared: _Shared = {}
     for linear in find_linears(quantised):
         _replace(linear, Emitter(quantised.graph, opset, taken, linear.name), shared)
@@ -91,21 +91,13 @@ def quantise_weight(matrix: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDAr
     return codes, scales
 
 
-def _taken_names(graph: ir.Graph) -> set[str]:
-    """Names of all nodes and values of a graph."""
-    taken = {str(value.name) for value in (*graph.inputs, *graph.initializers.values())}
-    for node in graph.all_nodes():
-        taken.add(str(node.name))
-        taken.update(str(value.name) for value in node.outputs)
-    return taken
-
-
 def _replace(linear: Linear, emitter: Emitter, shared: _Shared) -> None:
     """Put the INT8 form of one linear in its place, and drop the float weight when nothing else reads it."""
     node = linear.node
     old = node.outputs[0]
     source = _quantised_input(linear, emitter, shared)
     new = _convolve(linear, emitter, source) if node.op_type == "Conv" else _multiply(linear, emitter, source)
+    new = emitter.cast("narrow", "dequantise", new, old.dtype or ir.DataType.FLOAT)
     constants = [value for value in node.inputs[1:] if value is not None]
     _mark_bias(linear)
     ir.convenience.replace_nodes_and_values(emitter.graph, node, [node], emitter.nodes, [old], [new])
@@ -118,12 +110,12 @@ def _multiply(linear: Linear, emitter: Emitter, source: _Quantised) -> ir.Value:
     """Emit the INT8 form of a MatMul and return its float output, in the shape of the old one."""
     product, scales = _product(linear, emitter, "MatMulInteger", source, (source.rows, linear.n))
     result = _dequantise(emitter, product, source, scales)
-    return emitter.reshape("unflatten", "reshape", result, static_shape(linear.node.outputs[0]))
+    return emitter.reshape("unflatten", "reshape", result, shape_of(linear.node.outputs[0]))
 
 
 def _convolve(linear: Linear, emitter: Emitter, source: _Quantised) -> ir.Value:
     """Emit the INT8 form of a Conv, its bias as an Add, and return its float output."""
-    shape = static_shape(linear.node.outputs[0])
+    shape = shape_of(linear.node.outputs[0])
     per_channel = (-1, *(1 for _ in shape[2:]))
     product, scales = _product(linear, emitter, "ConvInteger", source, shape)
     result = _dequantise(emitter, product, source, scales.reshape(per_channel))
@@ -132,7 +124,7 @@ def _convolve(linear: Linear, emitter: Emitter, source: _Quantised) -> ir.Value:
         return result
     if bias.const_value is None:
         raise FlexcError("the bias is not a constant", where=f"linear '{linear.name}'")
-    addend = emitter.constant("bias", bias.const_value.numpy().reshape(per_channel))
+    addend = emitter.constant("bias", bias.const_value.numpy().astype(np.float32).reshape(per_channel))
     return emitter.node("Add", "add_bias", "bias", [result, addend], shape)
 
 
@@ -143,7 +135,7 @@ def _product(
     codes, scales = quantise_weight(linear.matrix())
     if not np.isfinite(scales).all():
         raise FlexcError("a weight is NaN or infinite", where=f"linear '{linear.name}'")
-    inputs = [source.codes, emitter.constant("weight", linear.to_weight(codes))]
+    inputs = [source.codes, emitter.constant("weight", linear.to_weight(codes).astype(np.int8))]
     attributes = linear.node.attributes if op == "ConvInteger" else None
     product = emitter.node(op, "multiply", "multiply", inputs, shape, dtype=ir.DataType.INT32, attributes=attributes)
     emitter.nodes[-1].metadata_props[NM_KEY] = linear.node.metadata_props.get(NM_KEY, "dense")
@@ -152,9 +144,9 @@ def _product(
 
 def _dequantise(emitter: Emitter, product: ir.Value, source: _Quantised, scales: NDArray[np.float32]) -> ir.Value:
     """Emit the way back to float32: times the activation's scale, then times the weight's."""
-    shape = static_shape(product)
+    shape = shape_of(product)
     scale = emitter.constant("weight_scale", scales)
-    result = emitter.node("Cast", "to_float", "dequantise", [product], shape, attributes={"to": ir.DataType.FLOAT})
+    result = emitter.cast("to_float", "dequantise", product, ir.DataType.FLOAT)
     result = emitter.node("Mul", "times_activation_scale", "dequantise", [result, source.column], shape)
     return emitter.node("Mul", "times_weight_scale", "dequantise", [result, scale], shape)
 
@@ -172,7 +164,8 @@ def _quantised_input(linear: Linear, emitter: Emitter, shared: _Shared) -> _Quan
 
 def _quantise_input(source: ir.Value, is_conv: bool, emitter: Emitter) -> _Quantised:
     """Emit the quantisation of `source`, one scale a row: a token, or a sample of a convolution."""
-    shape = static_shape(source)
+    shape = shape_of(source)
+    source = emitter.cast("widen", "quantise", source, ir.DataType.FLOAT)
     if not is_conv:
         shape = (prod(shape[:-1]), shape[-1])
         source = emitter.reshape("flatten", "quantise", source, shape)
@@ -189,9 +182,9 @@ def _quantise_input(source: ir.Value, is_conv: bool, emitter: Emitter) -> _Quant
 
 def _row_scales(source: ir.Value, emitter: Emitter) -> ir.Value:
     """Emit max |row| / 127 of `source`, [rows]; a row of zeros gets a scale that is small but not zero."""
-    shape = static_shape(source)
+    shape = shape_of(source)
     size = emitter.node("Abs", "abs", "quantise", [source], shape)
-    peak = emitter.row_max("peak", "quantise", size)
+    peak = emitter.reduce("ReduceMax", "peak", "quantise", size, range(1, len(shape)))
     floor = emitter.constant("floor", np.array(_TINY))
     peak = emitter.node("Max", "guarded_peak", "quantise", [peak, floor], shape[:1])
     return emitter.node("Div", "scale", "quantise", [peak, emitter.constant("levels", np.array(_LEVELS))], shape[:1])
@@ -207,6 +200,6 @@ def _mark_bias(linear: Linear) -> None:
     other = use.node.inputs[1 - use.idx] if use.node.op_type == "Add" else None
     if other is None or other.const_value is None:
         return
-    *leading, last = static_shape(other)
+    *leading, last = shape_of(other)
     if last == linear.n and prod(leading) == 1:
         use.node.metadata_props.update({LINEAR_KEY: linear.name, ROLE_KEY: "bias"})

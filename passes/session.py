@@ -2,58 +2,79 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnx_ir as ir
 
 from ..isa.errors import FlexcError
 
 if TYPE_CHECKING:
-    import onnx_ir as ir
-    import onnxruntime as ort
+    from numpy.typing import NDArray
+
+    Array = NDArray[Any]
 
 _INLINE_BYTES = 1024
 """Smaller initializers travel inside the serialised graph, so that shapes and axes stay constants for the optimiser."""
 
 
-def open_session(model: ir.Model, *, threads: int = 0) -> ort.InferenceSession:
-    """Open `model` on the CPU; onnxruntime reads the weights where they lie.
+class Session:
+    """An onnxruntime CPU session of a graph; onnxruntime reads the larger weights where they lie in memory.
 
     Args:
-        model: the graph.
+        model: the graph. Changes made to it later do not reach the session.
         threads: threads within an operator, 0 for one a core.
 
     Raises:
         FlexcError: onnxruntime refuses the graph.
     """
-    import onnxruntime as ort
 
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.log_severity_level = 3
-    data = _serialise(model, options)
-    try:
-        return ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # onnxruntime's errors have no common base class
-        raise FlexcError(f"onnxruntime cannot open the graph: {str(error).splitlines()[0]}") from error
+    def __init__(self, model: ir.Model, *, threads: int = 0) -> None:
+        import onnxruntime as ort
+
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.log_severity_level = 3
+        shell, self._weights = _without_weights(model)  # kept here: onnxruntime only borrows their memory
+        if self._weights:
+            borrowed = [ort.OrtValue.ortvalue_from_numpy(array) for array in self._weights.values()]
+            options.add_external_initializers(list(self._weights), borrowed)
+        data = ir.serde.serialize_model(shell).SerializeToString()
+        try:
+            self._session = ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+        except Exception as error:
+            raise FlexcError(f"onnxruntime cannot open the graph: {_first_line(error)}") from error
+        self.inputs = frozenset(item.name for item in self._session.get_inputs())
+        self.outputs = tuple(item.name for item in self._session.get_outputs())
+
+    def run(self, feed: Mapping[str, Array], outputs: Sequence[str] | None = None) -> dict[str, Array]:
+        """Run the graph on `feed`, whose names that are no inputs are passed over; return the outputs, all when None.
+
+        Raises:
+            FlexcError: an input is missing or does not fit, or an operator fails.
+        """
+        names = list(self.outputs if outputs is None else outputs)
+        fed = {name: array for name, array in feed.items() if name in self.inputs}
+        try:
+            return dict(zip(names, self._session.run(names, fed), strict=True))
+        except Exception as error:
+            raise FlexcError(f"onnxruntime cannot run the graph: {_first_line(error)}") from error
 
 
-def _serialise(model: ir.Model, options: ort.SessionOptions) -> bytes:
-    """Serialise `model` without its larger initializers, which are handed to `options` as they are."""
-    import numpy as np
-    import onnx_ir as ir
-    import onnxruntime as ort
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0]
 
+
+def _without_weights(model: ir.Model) -> tuple[ir.Model, dict[str, Array]]:
+    """Return a copy of `model` whose larger initializers are only declared, and their arrays by name."""
     shell = model.clone()
-    names: list[str] = []
-    values: list[ort.OrtValue] = []
+    weights: dict[str, Array] = {}
     for name, value in shell.graph.initializers.items():
         tensor = value.const_value
         if tensor is None or tensor.nbytes <= _INLINE_BYTES:
             continue
-        names.append(name)
-        values.append(ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(tensor.numpy())))
+        weights[name] = np.ascontiguousarray(tensor.numpy())
         shape = ir.Shape(tensor.shape.numpy())
         value.const_value = ir.ExternalTensor("weights", 0, tensor.nbytes, tensor.dtype, shape=shape, name=name)
-    if names:
-        options.add_external_initializers(names, values)
-    data: bytes = ir.serde.serialize_model(shell).SerializeToString()
-    return data
+    return shell, weights

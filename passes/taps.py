@@ -9,15 +9,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 import onnx_ir as ir
 
+from ..frontend.edit import shape_of
 from ..frontend.linears import Linear
 from .convolution import ConvShape, conv_shape
-from .shapes import static_shape
+from .emit import Emitter
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-
-_AXES_INPUT_OPSET = {"ReduceSumSquare": 18, "ReduceSum": 13}
-"""The opset from which a reduction takes its axes as an input; as an attribute before."""
 
 
 @dataclass(frozen=True)
@@ -42,72 +40,56 @@ def tap_linears(model: ir.Model, linears: Sequence[Linear]) -> list[Tap]:
     """Give `model` the sums as its only outputs, and drop what they do not need. The model is changed in place."""
     from onnx_ir.passes.common import RemoveUnusedNodesPass
 
-    opset = model.opset_imports.get("", 1)
-    made: dict[tuple[str, ConvShape | None], ir.Value] = {}
+    emitter = Emitter(model.graph, model.opset_imports.get("", 1), Emitter.names_of(model.graph), "tap")
+    made: dict[tuple[str, ConvShape | None], str] = {}
     taps: list[Tap] = []
+    model.graph.outputs.clear()
     for linear in linears:
         source = linear.node.inputs[0]
         assert source is not None, "find_linears gives only nodes with an input"
         conv = conv_shape(linear.node) if linear.node.op_type == "Conv" else None
         key = (str(source.name), conv)
         if key not in made:
-            nodes = _conv_sums(source, conv, len(made), opset) if conv else _row_sums(source, len(made), opset)
-            made[key] = nodes[-1].outputs[0]
-            model.graph.extend(nodes)
-        taps.append(Tap(linear.name, str(made[key].name), conv))
-    model.graph.outputs.clear()
-    model.graph.outputs.extend(made.values())
+            model.graph.outputs.append(_conv_sums(source, conv, emitter) if conv else _row_sums(source, emitter))
+            made[key] = str(model.graph.outputs[-1].name)
+        taps.append(Tap(linear.name, made[key], conv))
+    model.graph.extend(emitter.nodes)
     RemoveUnusedNodesPass()(model)
     return taps
 
 
-def _row_sums(source: ir.Value, index: int, opset: int) -> list[ir.Node]:
+def _row_sums(source: ir.Value, emitter: Emitter) -> ir.Value:
     """Sum the squares of `source` [..., K] over all axes but the last."""
-    *leading, k = static_shape(source)
-    if leading:
-        return _reduce("ReduceSumSquare", source, list(range(len(leading))), [k], index, opset)
-    return [_named(ir.node("Mul", [source, source], name=f"flexc/tap{index}/sum"), [k])]
+    shape = shape_of(source)
+    source = emitter.cast("float", None, source, ir.DataType.FLOAT)
+    if len(shape) == 1:
+        return emitter.node("Mul", "square", None, [source, source], shape)
+    return emitter.reduce("ReduceSumSquare", "sum", None, source, range(len(shape) - 1))
 
 
-def _conv_sums(source: ir.Value, conv: ConvShape, index: int, opset: int) -> list[ir.Node]:
+def _conv_sums(source: ir.Value, conv: ConvShape, emitter: Emitter) -> ir.Value:
     """Sum the squares that each kernel position meets over all output positions, padding counted as zero.
 
     That sum is itself a depthwise convolution of the squared input, with a kernel of ones in the shape of the output
     and strides and dilations exchanged: out[c, kh] = sum over oh of x[c, oh * stride + kh * dilation - pad] ** 2.
     Its result may have further positions beyond the kernel, which the reader crops.
     """
-    square = ir.node("Mul", [source, source], name=f"flexc/tap{index}/square")
-    ones = np.ones((conv.channels, 1, *conv.output), np.float32)
-    attributes: dict[str, int | list[int]] = {
+    source = emitter.cast("float", None, source, ir.DataType.FLOAT)
+    square = emitter.node("Mul", "square", None, [source, source], shape_of(source))
+    ones = emitter.constant("ones", np.ones((conv.channels, 1, *conv.output), np.float32))
+    attributes = {
         "group": conv.channels,
-        "kernel_shape": list(conv.output),
-        "pads": list(conv.pads),
-        "strides": list(conv.dilations),
-        "dilations": list(conv.strides),
+        "kernel_shape": conv.output,
+        "pads": conv.pads,
+        "strides": conv.dilations,
+        "dilations": conv.strides,
     }
-    weights = ir.node("Constant", [], {"value": ir.tensor(ones)}, name=f"flexc/tap{index}/ones")
-    inputs = [square.outputs[0], weights.outputs[0]]
-    gather = ir.node("Conv", inputs, attributes, name=f"flexc/tap{index}/gather")
-    shape = [conv.channels, *(None for _ in conv.kernel)]
-    return [square, weights, gather, *_reduce("ReduceSum", gather.outputs[0], [0], shape, index, opset)]
+    shape = [shape_of(source)[0], conv.channels, *(_positions(conv, axis) for axis in range(len(conv.sizes)))]
+    gathered = emitter.node("Conv", "gather", None, [square, ones], shape, attributes=attributes)
+    return emitter.reduce("ReduceSum", "sum", None, gathered, [0])
 
 
-def _reduce(
-    op: str, source: ir.Value, axes: list[int], shape: Sequence[int | None], index: int, opset: int
-) -> list[ir.Node]:
-    """Reduce `source` over `axes` to a named float32 output of `shape`."""
-    name = f"flexc/tap{index}/sum"
-    if opset >= _AXES_INPUT_OPSET[op]:
-        constant = ir.node("Constant", [], {"value": ir.tensor(np.array(axes, np.int64))}, name=f"{name}/axes")
-        nodes = [constant, ir.node(op, [source, constant.outputs[0]], {"keepdims": 0}, name=name)]
-    else:
-        nodes = [ir.node(op, [source], {"axes": axes, "keepdims": 0}, name=name)]
-    _named(nodes[-1], shape)
-    return nodes
-
-
-def _named(node: ir.Node, shape: Sequence[int | None]) -> ir.Node:
-    """Name the output of a node after the node, and say that it is float32 of `shape`."""
-    result = node.outputs[0]
-    result.name, result.dtype, result.shape = node.name, ir.DataType.FLOAT, ir.Shape(list(shape))
-    return node
+def _positions(conv: ConvShape, axis: int) -> int:
+    """Positions that come out of the exchanged convolution along an axis: the kernel's, and possibly some more."""
+    padded = conv.sizes[axis] + conv.pads[axis] + conv.pads[axis + len(conv.sizes)]
+    return (padded - conv.strides[axis] * (conv.output[axis] - 1) - 1) // conv.dilations[axis] + 1

@@ -41,18 +41,15 @@ def bind_shapes(graph: ir.Graph, shapes: Mapping[str, Sequence[int]], where: str
 def _unknown(name: str, inputs: Sequence[str], where: str) -> FlexcError:
     hint = did_you_mean(name, inputs)
     listed = ", ".join(inputs) if inputs else "none"
-    return FlexcError(
-        f"a shape is given for '{name}', which is no input of the model", where=where, remedy=hint or f"inputs: {listed}"
-    )
+    text = f"a shape is given for '{name}', which is no input of the model"
+    return FlexcError(text, where=where, remedy=hint or f"inputs: {listed}")
 
 
 def _resolve(dim: int | ir.SymbolicDim, known: Mapping[str, int]) -> int | ir.SymbolicDim:
     return dim if isinstance(dim, int) else known.get(dim.value or "", dim)
 
 
-def _bind(
-    value: ir.Value, dims: Sequence[int], symbols: dict[str, tuple[int, str]], where: str
-) -> list[FlexcError]:
+def _bind(value: ir.Value, dims: Sequence[int], symbols: dict[str, tuple[int, str]], where: str) -> list[FlexcError]:
     """Bind one input; return what is wrong with the given dims."""
     given = "x".join(map(str, dims))
     place = f"shape {given} given for input '{value.name}'"
@@ -63,10 +60,11 @@ def _bind(
         text = f"{place} has {len(dims)} dims, the model declares {len(declared)}: {_text(value)}"
         return [FlexcError(text, where=where, remedy=f"give all dims, as in {_example(value)}")]
     problems = []
-    for axis, (new, old) in enumerate(zip(dims, declared if declared is not None else (None,) * len(dims), strict=True)):
+    for axis, (new, old) in enumerate(zip(dims, declared or [None] * len(dims), strict=True)):
         if isinstance(old, int) and old != new:
             text = f"{place}: dim {axis} is {new}, the model fixes it to {old}"
-            problems.append(FlexcError(text, where=where, remedy=f"give {old}, or export the model with that dim dynamic"))
+            remedy = f"give {old}, or export the model with that dim dynamic"
+            problems.append(FlexcError(text, where=where, remedy=remedy))
         elif isinstance(old, ir.SymbolicDim) and old.value:
             bound, owner = symbols.setdefault(old.value, (new, str(value.name)))
             if bound != new:

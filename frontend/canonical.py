@@ -30,7 +30,9 @@ def _gemm(node: ir.Node, editor: Editor) -> bool:
     if is_constant(right):
         result = editor.insert(node, "MatMul", [left, _scaled(node, right, alpha, editor, ".alpha")])
     else:
-        result = _scaled(node, editor.insert(node, "MatMul", [left, right]), alpha, editor, ".alpha")
+        product = editor.insert(node, "MatMul", [left, right])
+        product.type = left.type
+        result = _scaled(node, product, alpha, editor, ".alpha")
     bias = node.inputs[2] if len(node.inputs) > 2 else None
     if bias is not None and (beta := float_attribute(node, "beta", 1.0)) != 0.0:
         result = editor.insert(node, "Add", [result, _scaled(node, bias, beta, editor, ".beta")], suffix=".bias")
@@ -43,9 +45,12 @@ def _swapped(node: ir.Node, value: ir.Value, editor: Editor, suffix: str) -> ir.
     array = constant_array(value)
     if array is not None:
         return editor.constant(f"{value.name}.T", array.swapaxes(-1, -2), value.dtype)
-    order = list(range(len(shape_of(value))))
-    order[-2:] = order[-1], order[-2]
-    return editor.insert(node, "Transpose", [value], suffix=suffix, attributes=[ir.AttrInt64s("perm", order)])
+    return _transposed(node, value, len(shape_of(value)), editor, suffix)
+
+
+def _transposed(node: ir.Node, value: ir.Value, rank: int, editor: Editor, suffix: str) -> ir.Value:
+    perm = ir.AttrInt64s("perm", [*range(rank - 2), rank - 1, rank - 2])
+    return editor.insert(node, "Transpose", [value], suffix=suffix, attributes=[perm])
 
 
 def _scaled(node: ir.Node, value: ir.Value, factor: float, editor: Editor, suffix: str) -> ir.Value:
@@ -54,10 +59,7 @@ def _scaled(node: ir.Node, value: ir.Value, factor: float, editor: Editor, suffi
     array = constant_array(value)
     if array is not None:
         return editor.constant(f"{value.name}{suffix}", (array * factor).astype(array.dtype), value.dtype)
-    dtype = value.dtype or node.inputs[0].dtype if node.inputs[0] is not None else None
-    if dtype is None:
-        return value
-    scale = editor.constant(f"{node.name}{suffix}", np.array(factor, dtype=dtype.numpy()), dtype)
+    scale = editor.constant(f"{node.name}{suffix}", np.array(factor, dtype=constant_dtype(value)), value.dtype)
     return editor.insert(node, "Mul", [value, scale], suffix=suffix)
 
 
@@ -95,9 +97,7 @@ def _move_left(node: ir.Node, left: ir.Value, right: ir.Value, editor: Editor) -
     else:
         swapped = _swapped(node, right, editor, ".x")
         product = editor.insert(node, "MatMul", [swapped, weight])
-        order = [*range(rank - 2), rank - 1, rank - 2]
-        perm = ir.AttrInt64s("perm", order)
-        result = editor.insert(node, "Transpose", [product], suffix=".y", attributes=[perm])
+        result = _transposed(node, product, rank, editor, ".y")
     editor.substitute(node, [result])
     return True
 
@@ -149,10 +149,39 @@ def _into_conv(node: ir.Node, conv: ir.Node, factor: np.ndarray, offset: np.ndar
     conv.resize_inputs(3)
     conv.replace_input_with(1, new_weight)
     conv.replace_input_with(2, new_bias)
-    output = conv.outputs[0]
-    if editor.can_stand_for(output, node.outputs[0]):
-        editor.substitute(node, [output])
+    editor.substitute(node, [conv.outputs[0]])
     return True
+
+
+def _conv(node: ir.Node, _editor: Editor) -> bool:
+    """Conv of a zero-padded value -> Conv with that padding."""
+    value = node.inputs[0]
+    pad = value.producer() if value is not None else None
+    auto = node.attributes.get("auto_pad")
+    if pad is None or pad.op_type != "Pad" or pad.domain != "" or (auto and auto.as_string() != "NOTSET"):
+        return False
+    pads = _zero_padding(pad)
+    spatial = len(shape_of(pad.outputs[0])) - 2
+    if pads is None or len(pads) != 2 * (spatial + 2) or any(pads[axis] for axis in (0, 1, spatial + 2, spatial + 3)):
+        return False
+    own = node.attributes.get("pads")
+    before = list(own.as_ints()) if own else [0] * (2 * spatial)
+    added = [*pads[2 : 2 + spatial], *pads[4 + spatial :]]
+    node.attributes["pads"] = ir.AttrInt64s("pads", [old + new for old, new in zip(before, added, strict=True)])
+    node.replace_input_with(0, pad.inputs[0])
+    return False  # the node stays, and so does its output type
+
+
+def _zero_padding(pad: ir.Node) -> list[int] | None:
+    """Return the pads of a Pad over all axes that adds zeros and cuts nothing away, else None."""
+    mode, pads = pad.attributes.get("mode"), constant_array(pad.inputs[1])
+    number, axes = (pad.inputs[i] if len(pad.inputs) > i else None for i in (2, 3))
+    fill = constant_array(number)
+    if (mode and mode.as_string() != "constant") or pads is None or axes is not None or (pads < 0).any():
+        return None
+    if number is not None and (fill is None or fill.any()):
+        return None
+    return [int(each) for each in pads]
 
 
 def _einsum(node: ir.Node, editor: Editor) -> bool:
@@ -179,5 +208,6 @@ RULES: dict[str, Rule] = {
     "Gemm": _gemm,
     "MatMul": _matmul,
     "BatchNormalization": _batch_normalization,
+    "Conv": _conv,
     "Einsum": _einsum,
 }

@@ -79,13 +79,13 @@ class Editor:
             self._interned[key] = value
         return value
 
-    def _register(self, name: str, tensor: ir.Tensor) -> ir.Value:
+    def _register(self, name: str, tensor: ir.TensorProtocol) -> ir.Value:
         unique, number = name, 0
         while unique in self.graph.initializers:
             number += 1
             unique = f"{name}_{number}"
         tensor.name = unique
-        shape = ir.Shape(tensor.shape)
+        shape = ir.Shape(tensor.shape.numpy())
         value = ir.Value(name=unique, shape=shape, type=ir.TensorType(tensor.dtype), const_value=tensor)
         self.graph.register_initializer(value)
         return value
@@ -102,16 +102,10 @@ class Editor:
         """Put a one-output node in front of ``origin``, named after it, and return its output."""
         node = ir.Node("", op_type, inputs, attributes, name=f"{origin.name}{suffix}")
         node.metadata_props.update(origin.metadata_props)
-        node.outputs[0].name = f"{origin.outputs[0].name}.{suffix or op_type}"
+        node.outputs[0].name = f"{origin.outputs[0].name}{suffix or '.' + op_type}"
         self.graph.insert_before(origin, node)
         self._inserted.append(node)
         return node.outputs[0]
-
-    def transpose(self, origin: ir.Node, value: ir.Value, suffix: str) -> ir.Value:
-        """Swap the last two axes of ``value`` with a Transpose node in front of ``origin``."""
-        order = list(range(len(shape_of(value))))
-        order[-2:] = order[-1], order[-2]
-        return self.insert(origin, "Transpose", [value], suffix=suffix, attributes=[ir.AttrInt64s("perm", order)])
 
     def take_inserted(self) -> list[ir.Node]:
         """Return the nodes inserted since the last call, in graph order."""

@@ -62,15 +62,16 @@ def _fold_shape(node: ir.Node) -> list[np.ndarray] | None:
 
 
 def _fold_view(node: ir.Node, specs: Sequence[Spec]) -> list[np.ndarray] | None:
-    array, spec = constant_array(node.inputs[0]), specs[0]
-    if array is None or spec.shape is None or spec.dtype is None:
+    value, spec = node.inputs[0], specs[0]
+    array = constant_array(value)
+    if value is None or array is None or spec.shape is None or spec.dtype is None:
         return None
     if node.op_type == "Transpose":
         perm = node.attributes.get("perm")
         return [array.transpose(perm.as_ints() if perm else None)]
     if node.op_type != "Cast":
         return [array.reshape(spec.shape)]
-    if node.inputs[0].dtype not in _CASTABLE or spec.dtype not in _CASTABLE:
+    if value.dtype not in _CASTABLE or spec.dtype not in _CASTABLE:
         return _evaluate(node, specs)
     return [array.astype(spec.dtype.numpy(), copy=False)]
 
@@ -78,7 +79,8 @@ def _fold_view(node: ir.Node, specs: Sequence[Spec]) -> list[np.ndarray] | None:
 def _fits(node: ir.Node, specs: Sequence[Spec]) -> bool:
     if not all(spec.complete for spec, value in zip(specs, node.outputs, strict=True) if value.name):
         return True  # a size that depends on the numbers (NonZero, Range): small in practice, known only by computing
-    given = sum(value.const_value.nbytes for value in node.inputs if value is not None and value.const_value is not None)
+    constants = [value.const_value for value in node.inputs if value is not None]
+    given = sum(tensor.nbytes for tensor in constants if tensor is not None)
     made = sum(math.prod(spec.shape) * spec.dtype.itemsize for spec in specs if spec.shape is not None and spec.dtype)
     return made <= max(SIZE_LIMIT, GROWTH_LIMIT * given)
 

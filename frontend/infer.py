@@ -82,8 +82,9 @@ class Inference:
                 types[f"i{i}"] = _type_proto(value)
             if value is not None and (tensor := _small_constant(value, f"i{i}")) is not None:
                 data[f"i{i}"] = tensor
-        described = (*types.values(), *data.values())
-        key = (proto.SerializeToString(deterministic=True), *(part.SerializeToString() for part in described))
+        parts = [part.SerializeToString() for part in types.values()]
+        numbers = [part.SerializeToString() for part in data.values()]
+        key = (proto.SerializeToString(deterministic=True), *parts, *numbers)
         return key, proto, types, data
 
     def _infer(
@@ -125,7 +126,8 @@ def _small_constant(value: ir.Value, name: str) -> onnx.TensorProto | None:
     tensor = value.const_value
     if tensor is None or not is_constant(value) or tensor.size > DATA_LIMIT or tensor.dtype == ir.DataType.STRING:
         return None
-    return onnx.TensorProto(name=name, data_type=int(tensor.dtype), dims=tensor.shape.numpy(), raw_data=tensor.tobytes())
+    dims, data = tensor.shape.numpy(), tensor.tobytes()
+    return onnx.TensorProto(name=name, data_type=int(tensor.dtype), dims=dims, raw_data=data)
 
 
 def _type_proto(value: ir.Value) -> onnx.TypeProto:
@@ -147,7 +149,7 @@ def _spec(proto: onnx.TypeProto | None) -> Spec:
 
 
 def record(value: ir.Value, spec: Spec) -> None:
-    """Give ``value`` the type and shape of ``spec``; what the spec does not know stays as the file said."""
+    """Give ``value`` the type and shape of ``spec``; what the spec does not know stays as it is."""
     if spec.dtype is not None:
         value.type = ir.TensorType(spec.dtype)
     if spec.shape is not None:

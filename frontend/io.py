@@ -62,5 +62,5 @@ def _write(model: ir.Model, file: Path, data_name: str | None) -> None:
             value.const_value = tensor
 
 
-def _in_memory(tensor: ir.ExternalTensor) -> ir.Tensor:
+def _in_memory(tensor: ir.ExternalTensor) -> ir.TensorProtocol:
     return ir.Tensor(tensor.numpy(), dtype=tensor.dtype, shape=tensor.shape, name=tensor.name)

@@ -38,11 +38,12 @@ class Linear:
     tied: bool
 
     def matrix(self) -> np.ndarray:
-        """Return the weight as float32 [n, k]: one row an output channel, K in lowered order."""
+        """Return the weight as float32 [n, k]: one row an output channel, K in lowered order; read-only."""
         array = _numbers(self.weight)
-        if self.node.op_type == "MatMul":
-            return np.ascontiguousarray(array.T, dtype=np.float32)
-        return np.ascontiguousarray(np.moveaxis(array, 1, -1), dtype=np.float32).reshape(self.n, self.k)
+        rows = array.T if self.node.op_type == "MatMul" else np.moveaxis(array, 1, -1)
+        matrix = np.ascontiguousarray(rows, dtype=np.float32).reshape(self.n, self.k)
+        matrix.flags.writeable = False  # it may be the file itself, memory-mapped
+        return matrix
 
     def to_weight(self, matrix: np.ndarray) -> np.ndarray:
         """Return ``matrix`` [n, k] in the weight's own shape, layout and element type, contiguous."""
@@ -103,7 +104,8 @@ def _same_numbers(weight: ir.Value, table: ir.Value) -> bool:
 def _equal(left: np.ndarray, right: np.ndarray) -> bool:
     if left.__array_interface__["data"] == right.__array_interface__["data"] and left.strides == right.strides:
         return True
-    return np.array_equal(left[:1], right[:1]) and np.array_equal(left[:, :1], right[:, :1]) and np.array_equal(left, right)
+    borders = np.array_equal(left[:1], right[:1]) and np.array_equal(left[:, :1], right[:, :1])
+    return borders and np.array_equal(left, right)
 
 
 def _numbers(value: ir.Value) -> np.ndarray:

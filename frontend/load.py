@@ -57,18 +57,29 @@ def _prepare(model: ir.Model, where: str) -> None:
         common.RemoveInitializersFromInputsPass(),
         common.RemoveUnusedNodesPass(),
         common.DeduplicateInitializersPass(size_limit=INTERN_LIMIT),
-        common.TopologicalSortPass(),
         common.NameFixPass(_Names()),
     )
     try:
         for step in steps:
             step(model)
+        if not _is_sorted(model.graph):
+            model.graph.sort()
     except (ir.passes.PassError, ValueError) as error:
         text = " ".join(str(error.__cause__ or error).split())
         raise FlexcError(f"not a valid ONNX model: {text}", where=where, remedy="export it again") from error
     model.ir_version = max(model.ir_version, _LOWEST_IR_VERSION)
     for node in model.graph.all_nodes():
         _clear_notes(node)
+
+
+def _is_sorted(graph: ir.Graph) -> bool:
+    """Return whether every node of ``graph``, subgraphs included, comes after those it reads from."""
+    seen: set[ir.Node | None] = {None}
+    for node in graph.all_nodes():
+        if not all(value is None or value.producer() in seen for value in node.inputs):
+            return False
+        seen.add(node)
+    return True
 
 
 class _Names(NameGenerator):

@@ -44,7 +44,7 @@ def _convert(model: ir.Model) -> ir.Model:
         if tensor is not None and tensor.nbytes > _KEEP_BYTES:
             weights[name] = tensor
             del graph.initializers[name]
-            value.shape, value.type = ir.Shape(tensor.shape), ir.TensorType(tensor.dtype)
+            value.shape, value.type = ir.Shape(tensor.shape.numpy()), ir.TensorType(tensor.dtype)
             if not value.is_graph_input():
                 graph.inputs.append(value)
     converted = onnx.version_converter.convert_version(ir.serde.serialize_model(model), OLDEST)

@@ -10,7 +10,7 @@ import onnx_ir as ir
 
 from ..isa.errors import FlexcError
 from .canonical import RULES
-from .edit import Editor, constant_array, shape_of
+from .edit import Editor, constant_array, shape_of, static_shape
 from .fold import fold
 from .infer import Inference, Spec, inner_nodes, record
 
@@ -44,7 +44,8 @@ class Simplifier:
         specs = self._infer(node)
         if self._fold(node, specs):
             return
-        self._check_static(node)
+        for each in (node, *inner_nodes(node)):
+            self._check_static(each)
         if not self._bypass(node):
             self._rewrite(node)
 
@@ -69,7 +70,10 @@ class Simplifier:
 
     def _infer(self, node: ir.Node) -> list[Spec]:
         specs = self._inference.outputs(node, self._place(node))
+        trusted = node.domain != "" or any(True for _ in inner_nodes(node))
         for value, spec in zip(node.outputs, specs, strict=True):
+            if not trusted:
+                value.shape = None  # a shape the file claims and ONNX's rules cannot derive may be an example's
             record(value, spec)
         return specs
 
@@ -86,7 +90,7 @@ class Simplifier:
 
     def _check_static(self, node: ir.Node) -> None:
         for value in node.outputs:
-            if value.name and not (isinstance(value.type, ir.TensorType) and value.shape and value.shape.is_static()):
+            if value.name and not (isinstance(value.type, ir.TensorType) and static_shape(value) is not None):
                 self._refuse(node, value)
 
     def _refuse(self, node: ir.Node, value: ir.Value) -> None:
@@ -97,7 +101,7 @@ class Simplifier:
             remedy = "export the model with standard ONNX operators only"
         else:
             problem = "has a shape that depends on run-time data"
-            remedy = "flexc compiles static shapes: export the model without this operator, or with it outside the model"
+            remedy = "flexc compiles static shapes: export the model without this operator"
         raise FlexcError(f"output '{value.name}' {problem}", where=self._place(node), remedy=remedy)
 
     def _inline_branch(self, node: ir.Node) -> bool:

@@ -50,7 +50,7 @@ def _parse(path: Path) -> onnx.ModelProto:
         raise FlexcError(f"cannot be read: {error.strerror}", where=where, remedy="check its permissions") from error
     decode_error: type[Exception] = importlib.import_module("google.protobuf.message").DecodeError
     try:
-        proto = onnx.ModelProto.FromString(data)
+        proto: onnx.ModelProto = onnx.ModelProto.FromString(data)
     except decode_error as error:
         raise FlexcError("not an ONNX file, or cut short", where=where, remedy=_EXPORT_AGAIN) from error
     if not proto.HasField("graph") or not proto.opset_import:

@@ -56,6 +56,20 @@ class Editor:
         self.graph = graph
         self._interned: dict[tuple[object, ...], ir.Value] = {}
         self._inserted: list[ir.Node] = []
+        for value in tuple(graph.initializers.values()):
+            self._intern(value)
+
+    def _intern(self, value: ir.Value) -> None:
+        """Remember a small initializer, or let an equal one that is known take its place."""
+        tensor = value.const_value
+        if tensor is None or tensor.size > INTERN_LIMIT or tensor.dtype == ir.DataType.STRING:
+            return
+        if value.is_graph_output():
+            return
+        known = self._interned.setdefault((tensor.dtype, tensor.shape.numpy(), tensor.tobytes()), value)
+        if known is not value:
+            value.replace_all_uses_with(known)
+            del self.graph.initializers[str(value.name)]
 
     def constant(
         self, name: str, array: np.ndarray, dtype: ir.DataType | None = None, *, shared: bool = True

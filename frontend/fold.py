@@ -38,8 +38,6 @@ def fold(node: ir.Node, specs: Sequence[Spec]) -> list[np.ndarray] | None:
         return None
     if node.op_type in ("Shape", "Size"):
         return _fold_shape(node)
-    if not node.inputs and node.op_type not in _RANDOM:
-        return None
     if node.op_type in _RANDOM or not all(value is None or is_constant(value) for value in node.inputs):
         return None
     if node.op_type in _VIEWS or node.op_type in ("Transpose", "Cast"):

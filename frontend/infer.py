@@ -100,6 +100,8 @@ class Inference:
         specs = [_spec(found.get(name)) for name in proto.output]
         if all(spec.complete for spec, name in zip(specs, proto.output, strict=True) if name):
             return specs
+        if node.op_type in _LIKE_INPUT and node.domain == "":
+            return [_spec(types["i0"])]
         return self._in_a_model(node, ir.serde.serialize_node(node))
 
     def _in_a_model(self, node: ir.Node, proto: onnx.NodeProto) -> list[Spec]:
@@ -119,6 +121,7 @@ class Inference:
         return [_spec(types.get(name)) for name in proto.output]
 
 
+_LIKE_INPUT = {"GroupNormalization", "MeanVarianceNormalization"}  # ONNX has no shape rule for these
 _GRAPHS = (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS)
 
 

@@ -13,7 +13,6 @@ from onnx_ir.passes.common.naming import NameGenerator
 
 from ..isa.errors import FlexcError
 from .bind import bind_shapes
-from .edit import INTERN_LIMIT
 from .opset import modernise
 from .simplify import Simplifier
 from .source import read
@@ -56,7 +55,6 @@ def _prepare(model: ir.Model, where: str) -> None:
         common.LiftSubgraphInitializersToMainGraphPass(),
         common.RemoveInitializersFromInputsPass(),
         common.RemoveUnusedNodesPass(),
-        common.DeduplicateInitializersPass(size_limit=INTERN_LIMIT),
         common.NameFixPass(_Names()),
     )
     try:

@@ -42,12 +42,11 @@ class Simplifier:
         if self._inline_branch(node):
             return
         specs = self._infer(node)
-        if self._fold(node, specs):
+        if self._bypass(node) or self._fold(node, specs):
             return
         for each in (node, *inner_nodes(node)):
             self._check_static(each)
-        if not self._bypass(node):
-            self._rewrite(node)
+        self._rewrite(node)
 
     def _rewrite(self, node: ir.Node) -> None:
         rule = RULES.get(node.op_type) if node.domain == "" else None
@@ -94,9 +93,10 @@ class Simplifier:
                 self._refuse(node, value)
 
     def _refuse(self, node: ir.Node, value: ir.Value) -> None:
-        if value.type is not None and not isinstance(value.type, ir.TensorType):
+        standard = node.domain in ("", "ai.onnx.ml")
+        if not isinstance(value.type, ir.TensorType) and (standard or value.type is not None):
             problem, remedy = "is not a tensor", "export the model without sequences, optionals and sparse tensors"
-        elif node.domain not in ("", "ai.onnx.ml"):
+        elif not standard:
             problem = f"has no recorded shape, and operator {node.domain}::{node.op_type} has no known rule for it"
             remedy = "export the model with standard ONNX operators only"
         else:
@@ -144,7 +144,7 @@ def _does_nothing(node: ir.Node, value: ir.Value) -> bool:
     if node.op_type in _SINGLE_OPERAND:
         return len(node.inputs) == 1
     out = node.outputs[0]
-    if value.dtype != out.dtype or shape_of(value) != shape_of(out):
+    if value.dtype != out.dtype or static_shape(value) != static_shape(out) or static_shape(out) is None:
         return False
     return node.op_type in _SAME_SHAPE_MEANS_SAME or _moves_nothing(node)
 

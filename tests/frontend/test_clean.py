@@ -117,6 +117,27 @@ def test_scan_keeps_its_body_and_gets_its_shapes(build: Build, same: Same, ops: 
     assert ops(same(build(text), {"x": (6, 4)})) == ["Scan"]
 
 
+def test_operators_that_onnx_has_no_shape_rule_for(build: Build, same: Same, ops: Ops) -> None:
+    text = "g (float[2,4,3,3] x) => (float[2,4,3,3] y) { a = MeanVarianceNormalization(x) y = Relu(a) }"
+    assert ops(same(build(text))) == ["MeanVarianceNormalization", "Relu"]
+
+
+def test_equal_small_constants_are_one(build: Build, same: Same) -> None:
+    weights = {name: np.ones(3, np.float32) for name in ("a", "b")}
+    model = same(build("g (float[3] x) => (float[3] y) { c = Identity(b) p = Mul(x, a) y = Mul(p, c) }", **weights))
+    assert list(model.graph.initializers) == ["a"]
+
+
+def test_a_copy_of_a_large_weight_is_that_weight(build: Build, same: Same) -> None:
+    text = "g (float[40,40] x) => (float[40,40] y) { c = Identity(w) p = MatMul(x, w) y = MatMul(p, c) }"
+    assert list(same(build(text, w=np.ones((40, 40), np.float32))).graph.initializers) == ["w"]
+
+
+def test_a_constant_that_is_the_output(build: Build, same: Same) -> None:
+    model = same(build("g (float[2] x) => (float[2] y) { y = Constant<value_floats=[1.,2.]>() }"))
+    assert len(model.graph) == 0
+
+
 def test_functions_are_inlined(same: Same, ops: Ops) -> None:
     text = """<ir_version: 9, opset_import: ["" : 20, "local" : 1]>
     g (float[2,3] x) => (float[2,3] y) { y = local.twice(x) }
@@ -196,6 +217,7 @@ def test_the_source_model_is_not_changed(build: Build) -> None:
         ("g (float[2] x) => (float[2] y) { y = Add(x, nowhere) }", "reads 'nowhere', which no"),
         ("g (float[2] x) => (int64[1,k] y) { y = NonZero(x) }", "depends on run-time data"),
         ("g (float[2] x) => (int64[1,2] y) { y = NonZero(x) }", "depends on run-time data"),
+        ("g (float[2,4] x) => (seq(float[1,4]) s) { s = SplitToSequence(x) }", "'s' is not a tensor"),
         ("g (float[2] x) => (float[2] y) { y = Relu(a) a = Neg(y) }", "not a valid ONNX model"),
     ],
 )

@@ -77,6 +77,9 @@ def quantise_weight(matrix: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDAr
     """Quantise weights [n, k] symmetrically per output row: codes in -127..127 and scales float32 [n].
 
     scale = max |row| / 127 (the smallest normal for a row of zeros), code = rint(weight / scale), ties to even.
+
+    Raises:
+        FlexcError: a weight is NaN or infinite.
     """
     codes = np.empty_like(matrix, np.int8)
     scales = np.empty(len(matrix), np.float32)
@@ -85,6 +88,8 @@ def quantise_weight(matrix: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDAr
         rows = matrix[start : start + step]
         peak = np.maximum(rows.max(axis=1, initial=0), -rows.min(axis=1, initial=0))
         scale = np.maximum(peak / _LEVELS, _TINY)
+        if not np.isfinite(scale).all():
+            raise FlexcError("a weight is NaN or infinite")
         scaled = rows / scale[:, np.newaxis]
         codes[start : start + step] = np.clip(np.rint(scaled, out=scaled), -_LEVELS, _LEVELS, out=scaled)
         scales[start : start + step] = scale
@@ -132,9 +137,10 @@ def _product(
     linear: Linear, emitter: Emitter, op: str, source: _Quantised, shape: tuple[int, ...]
 ) -> tuple[ir.Value, NDArray[np.float32]]:
     """Emit the integer product of `shape` and return it with the scales of the weight's rows."""
-    codes, scales = quantise_weight(linear.matrix())
-    if not np.isfinite(scales).all():
-        raise FlexcError("a weight is NaN or infinite", where=f"linear '{linear.name}'")
+    try:
+        codes, scales = quantise_weight(linear.matrix())
+    except FlexcError as error:
+        raise FlexcError(error.message, where=f"linear '{linear.name}'") from None
     inputs = [source.codes, emitter.constant("weight", linear.to_weight(codes).astype(np.int8))]
     attributes = linear.node.attributes if op == "ConvInteger" else None
     product = emitter.node(op, "multiply", "multiply", inputs, shape, dtype=ir.DataType.INT32, attributes=attributes)

@@ -72,7 +72,12 @@ def _without_weights(model: ir.Model) -> tuple[ir.Model, dict[str, Array]]:
     weights: dict[str, Array] = {}
     for name, value in shell.graph.initializers.items():
         tensor = value.const_value
-        if tensor is None or tensor.nbytes <= _INLINE_BYTES:
+        if tensor is None:
+            continue
+        if tensor.nbytes <= _INLINE_BYTES:
+            value.const_value = ir.Tensor(
+                tensor.numpy(), dtype=tensor.dtype, shape=ir.Shape(tensor.shape.numpy()), name=name
+            )
             continue
         weights[name] = np.ascontiguousarray(tensor.numpy())
         shape = ir.Shape(tensor.shape.numpy())

@@ -1,0 +1,133 @@
+"""The memories of the machine, for several independent runs (windows) side by side, and the views that operands are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from ..isa.errors import FlexcError
+from ..isa.instruction import LEVELS
+from ..isa.machine import Machine
+from ..isa.program import Program, Tensor
+from ..isa.streams import DTYPES, Step, Stream
+
+#: An operand of all windows: [windows, rows, columns]; operands in ``const`` have one window, which all share.
+Array: TypeAlias = npt.NDArray[Any]
+#: What an operand is at the present position in the loops; ``cells`` operands are ranges of units.
+Getter: TypeAlias = Callable[[], "Array | range | None"]
+
+NUMPY_TYPES: dict[str, np.dtype[Any]] = {
+    name: np.dtype({"b8": np.bool_, "f16": np.float16, "f32": np.float32}.get(name, f"{name[0]}{size}"))
+    for name, size in DTYPES.items()
+}
+_ALIGN = 64
+
+
+class Position:
+    """Where in the loops a run is; getters look at it whenever they are called.
+
+    ``iterations`` holds the iteration of every level, ``running`` its iterations since the outermost loop began; both
+    are 0 outside a loop of that level. ``trips`` and ``totals`` are what they stay below.
+    """
+
+    def __init__(self) -> None:
+        self.iterations = [0] * LEVELS
+        self.running = [0] * LEVELS
+        self.trips = [1] * LEVELS
+        self.totals = [1] * LEVELS
+
+    def places(self, step: Step) -> int:
+        """Return how many positions a step takes."""
+        return min(self.totals[step.level], step.period) if step.period else self.trips[step.level]
+
+
+def accumulator_bytes(machine: Machine) -> int:
+    """Return the size of the accumulators beside all macros."""
+    array = machine.array
+    return 4 * array.accumulator_vectors * array.macros * array.columns
+
+
+class Memories:
+    """``const`` once, and ``dram``, ``buf`` and ``acc`` for each of ``windows`` runs, all bytes zero at first."""
+
+    def __init__(self, program: Program, windows: int) -> None:
+        self.windows = windows
+        self.const: npt.NDArray[np.uint8] = np.ascontiguousarray(program.const).reshape(1, -1)
+        self.dram = _zeros(windows, program.dram_bytes)
+        self.buf = _zeros(windows, program.machine.buffer.bytes)
+        self.acc = _zeros(windows, accumulator_bytes(program.machine))
+
+    def clear(self) -> None:
+        """Set every byte that can be written to zero, so that a run never sees the one before."""
+        for memory in (self.dram, self.buf, self.acc):
+            memory.fill(0)
+
+    def tensor(self, tensor: Tensor) -> Array:
+        """Return the elements of a tensor, [windows, *shape].
+
+        Raises:
+            FlexcError: an element lies outside its memory.
+        """
+        return self._ndarray(tensor.space, tensor.dtype, tensor.shape, tensor.address, tensor.strides)
+
+    def getter(self, stream: Stream, position: Position) -> Getter:
+        """Return a quick way to the view of a stream at a position that changes.
+
+        One array holds the views of all iterations, so that a view costs one indexing, and so that bounds are checked
+        here, once.
+
+        Raises:
+            FlexcError: an element lies outside its memory in some iteration.
+        """
+        steps = [step for step in stream.steps if step.stride and position.places(step) > 1]
+        if stream.space == "cells":
+            return _cells_getter(stream, steps, position)
+        shape = (*(position.places(step) for step in steps), stream.rows, stream.cols)
+        strides = (*(step.stride for step in steps), stream.row_pitch, stream.col_pitch)
+        every = self._ndarray(stream.space, stream.dtype, shape, stream.base, strides)
+        return _indexer(np.moveaxis(every, 0, len(steps)), steps, position)
+
+    def _ndarray(self, space: str, dtype: str, shape: tuple[int, ...], address: int, strides: tuple[int, ...]) -> Array:
+        memory: npt.NDArray[np.uint8] = getattr(self, space)
+        try:
+            return np.ndarray(
+                (memory.shape[0], *shape), NUMPY_TYPES[dtype], memory.data, address, (memory.strides[0], *strides)
+            )
+        except (ValueError, TypeError) as error:
+            size = f"{shape} {dtype} at {address:#x}, strides {strides}"
+            raise FlexcError(f"{size} lies outside {space}, which has {memory.shape[1]} bytes") from error
+
+
+def _zeros(windows: int, size: int) -> npt.NDArray[np.uint8]:
+    return np.zeros((windows, -(-max(size, 1) // _ALIGN) * _ALIGN), np.uint8)
+
+
+def _indexer(every: Array, steps: Sequence[Step], position: Position) -> Getter:
+    """Return the function that picks the present view; the usual cases without any bookkeeping."""
+    iterations, running = position.iterations, position.running
+    if not steps:
+        return lambda: every
+    if any(step.period for step in steps):
+        rings = tuple((running if step.period else iterations, step.level, step.period or 1 << 62) for step in steps)
+        return lambda: every[tuple([counter[level] % period for counter, level, period in rings])]
+    levels = tuple(step.level for step in steps)
+    if len(levels) == 1:
+        (level,) = levels
+        return lambda: every[iterations[level]]
+    return lambda: every[tuple([iterations[level] for level in levels])]
+
+
+def _cells_getter(stream: Stream, steps: Sequence[Step], position: Position) -> Getter:
+    length, pitch = stream.rows * stream.row_pitch, stream.row_pitch
+    if not steps:
+        units = range(stream.base, stream.base + length, pitch)
+        return lambda: units
+
+    def moving() -> range:
+        base = stream.address(position.iterations, position.running)
+        return range(base, base + length, pitch)
+
+    return moving

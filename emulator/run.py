@@ -1,0 +1,97 @@
+"""Running programs for their values: every instruction in order, all windows of a batch at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from ..isa.errors import FlexcError, did_you_mean
+from ..isa.program import Program, Tensor
+from .array import ArrayModel, FastArray
+from .bind import Binding, Observer
+from .cells import WeightCache
+from .host import Host
+from .memory import NUMPY_TYPES, Memories
+from .walk import build
+
+Tensors: TypeAlias = dict[str, npt.NDArray[Any]]
+#: Makes what carries out the array's instructions, given the cache of decoded weights.
+ArrayFactory: TypeAlias = Callable[[WeightCache], ArrayModel]
+
+
+class Executor:
+    """A program made ready to run, any number of times; decoded weights and host sessions are kept between runs."""
+
+    def __init__(self, program: Program, array: ArrayFactory = FastArray) -> None:
+        """Prepare a program.
+
+        Raises:
+            FlexcError: its control flow is malformed.
+        """
+        self.program = program
+        self._tree = build(program)
+        self._cache = WeightCache(program.machine.array.columns)
+        self._host = Host(program)
+        self._array = array
+        self._memories: Memories | None = None
+
+    def run(self, feeds: Mapping[str, npt.NDArray[Any]], observer: Observer | None = None) -> Tensors:
+        """Run all windows of ``feeds`` at once; values are [windows, *shape] both ways.
+
+        Raises:
+            FlexcError: an input is missing, unknown or of the wrong type or shape; an operand lies outside its memory;
+                a host segment fails.
+        """
+        windows = _check_feeds(self.program.inputs, feeds)
+        memories = self._fresh(windows)
+        for tensor in self.program.inputs:
+            np.copyto(memories.tensor(tensor), feeds[tensor.name])
+        with np.errstate(all="ignore"):
+            Binding(self.program, memories, self._array(self._cache), self._host, observer).run(self._tree.root)
+        return {tensor.name: _output(memories, tensor) for tensor in self.program.outputs}
+
+    def _fresh(self, windows: int) -> Memories:
+        """Return cleared memories, the last run's where they have as many windows."""
+        if self._memories is not None and self._memories.windows == windows:
+            self._memories.clear()
+        else:
+            self._memories = None  # give the old ones back before taking new ones
+            self._memories = Memories(self.program, windows)
+        return self._memories
+
+
+def run(program: Program, feeds: Mapping[str, npt.NDArray[Any]], observer: Observer | None = None) -> Tensors:
+    """Run a program once; see :meth:`Executor.run`."""
+    return Executor(program).run(feeds, observer)
+
+
+def _output(memories: Memories, tensor: Tensor) -> npt.NDArray[Any]:
+    values = memories.tensor(tensor)
+    return np.broadcast_to(values, (memories.windows, *tensor.shape)).copy()
+
+
+def _check_feeds(inputs: tuple[Tensor, ...], feeds: Mapping[str, npt.NDArray[Any]]) -> int:
+    """Return the number of windows that the feeds have, or raise FlexcError."""
+    names = [tensor.name for tensor in inputs]
+    for name in feeds:
+        if name not in names:
+            raise FlexcError(f"the program has no input '{name}'", remedy=did_you_mean(name, names))
+    for tensor in inputs:
+        if tensor.name not in feeds:
+            raise FlexcError(f"input '{tensor.name}' is missing")
+        _check_feed(tensor, feeds[tensor.name])
+    windows = {len(feed) for feed in feeds.values()}
+    if len(windows) > 1:
+        raise FlexcError(f"the inputs have different numbers of windows: {sorted(windows)}")
+    return windows.pop() if windows else 1
+
+
+def _check_feed(tensor: Tensor, feed: npt.NDArray[Any]) -> None:
+    wanted = NUMPY_TYPES[tensor.dtype]
+    if feed.dtype != wanted or feed.ndim != len(tensor.shape) + 1 or feed.shape[1:] != tensor.shape or not len(feed):
+        shape = ", ".join(["windows", *map(str, tensor.shape)])
+        got = f"{feed.dtype}{list(feed.shape)}"
+        raise FlexcError(f"input '{tensor.name}' must be {wanted}[{shape}], at least one window, not {got}")

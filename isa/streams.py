@@ -15,7 +15,11 @@ DTYPES = {"i8": 1, "u8": 1, "i16": 2, "u16": 2, "i32": 4, "i64": 8, "f16": 2, "f
 
 @dataclass(frozen=True)
 class Step:
-    """Moves a stream by ``stride`` bytes an iteration of loop ``level``; with a ``period`` the iteration counts modulo it."""
+    """Moves a stream by ``stride`` bytes an iteration of loop ``level``.
+
+    With a ``period`` it goes round a ring of so many places: then iterations are counted on, modulo the period, when
+    an outer loop enters this one again (a count that starts when the outermost loop does).
+    """
 
     level: int
     stride: int
@@ -84,9 +88,15 @@ class Stream:
         others = [old for old in self.steps if old.level != step.level]
         return replace(self, steps=tuple(sorted([*others, step], key=lambda each: each.level)))
 
-    def address(self, iterations: Sequence[int]) -> int:
-        """Return the byte address of element (0, 0), given the iteration of every loop level."""
-        return self.base + sum(step.offset(iterations[step.level]) for step in self.steps)
+    def address(self, iterations: Sequence[int], running: Sequence[int]) -> int:
+        """Return the byte address of element (0, 0).
+
+        ``iterations`` holds the iteration of every loop level, ``running`` the iterations of every level since the
+        outermost loop began.
+        """
+        return self.base + sum(
+            step.offset((running if step.period else iterations)[step.level]) for step in self.steps
+        )
 
     def extent(self) -> tuple[int, int]:
         """Return the first byte and the one after the last, relative to element (0, 0)."""

@@ -69,9 +69,10 @@ CONTROL = (
             stream("stream", "the stream to change"),
             level("level", "the loop it moves with"),
             Signed("by", 40, "distance an iteration", unit="bytes"),
-            Unsigned("mod", 24, "start over after so many iterations; 0: never", default=0),
+            Unsigned("mod", 24, "places of the ring; 0: no ring", default=0),
         ),
-        "Move the stream by `by` bytes an iteration of the loop, the iteration counted modulo `mod`.",
+        "Move the stream by `by` bytes an iteration of the loop. With `mod`, go round a ring of `mod` places: the "
+        "iterations are then counted on, modulo `mod`, when an outer loop enters this one again.",
     ),
     Instruction(
         "groups",

@@ -1,0 +1,222 @@
+"""Writing instructions: stream registers, loops, the buffer of one kernel, taps and ops."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import ClassVar
+
+from ..isa.encoding import instr
+from ..isa.fields import Value
+from ..isa.instruction import LEVELS, STREAMS, Instr
+from ..isa.machine import Machine
+from ..isa.program import Op, Tap
+from ..isa.streams import DTYPES, Step, Stream
+
+#: Buffer addresses are multiples of this, so that every element type is aligned and a burst starts a slot.
+ALIGN = 64
+
+
+class DoesNotFit(Exception):
+    """A kernel needs more buffer, streams or loop levels than there are; its plan must be smaller."""
+
+
+@dataclass(frozen=True)
+class Loop:
+    """A loop of a kernel: ``level`` is its counter; a loop of one iteration has none and costs nothing."""
+
+    count: int
+    level: int | None
+
+    def step(self, by: int, mod: int = 0) -> list[Step]:
+        """Return the step of a stream that moves ``by`` bytes an iteration, if it moves at all."""
+        return [Step(self.level, by, mod)] if self.level is not None and by and mod != 1 else []
+
+
+@dataclass
+class Pending:
+    """An instruction whose streams have no registers yet."""
+
+    mnemonic: str
+    streams: dict[str, Stream] = field(default_factory=dict)
+    values: dict[str, Value] = field(default_factory=dict)
+    taps: list[Tap] = field(default_factory=list)
+
+    def wait(self, *tokens: int) -> Pending:
+        """Make it wait for these semaphores too."""
+        return self._more("wait", tokens)
+
+    def post(self, *tokens: int) -> Pending:
+        """Make it post these semaphores too."""
+        return self._more("post", tokens)
+
+    def _more(self, name: str, tokens: tuple[int, ...]) -> Pending:
+        before = self.values.get(name, ())
+        assert isinstance(before, tuple)
+        self.values[name] = (*before, *tokens)
+        return self
+
+
+@dataclass
+class Block:
+    """A loop around instructions and loops."""
+
+    loop: Loop
+    body: list[Pending | Block]
+
+
+def nest(loops: Sequence[Loop], body: list[Pending | Block]) -> list[Pending | Block]:
+    """Return the body inside these loops, the outermost first."""
+    for loop in reversed(loops):
+        body = [Block(loop, body)]
+    return body
+
+
+def leaves(tree: Sequence[Pending | Block]) -> Iterator[Pending]:
+    """Yield the instructions of a tree in order."""
+    for item in tree:
+        if isinstance(item, Pending):
+            yield item
+        else:
+            yield from leaves(item.body)
+
+
+class Semaphores:
+    """The semaphores that all kernels share.
+
+    ``*_FULL`` count what is there to be read and are 0 between kernels. ``EMPTY[name][slots - 1]`` counts free slots:
+    the first of the pair holds one token between kernels, for a single slot, the second holds two.
+    """
+
+    IN_FULL, OUT_FULL, CELLS_FULL, ACC_FULL, WEIGHTS_FULL, SCALES_FULL, ROWS_FULL, ZEROS_FULL = range(1, 9)
+    EMPTY: ClassVar[dict[str, tuple[int, int]]] = {
+        name: (10 + 2 * place, 11 + 2 * place)
+        for place, name in enumerate(("in", "out", "cells", "acc", "weights", "scales", "rows", "sums"))
+    }
+
+    @classmethod
+    def prologue(cls) -> list[Pending]:
+        """Return the instructions that put the first tokens in."""
+        code: list[Pending] = []
+        for one, two in cls.EMPTY.values():
+            code += [Pending("sync", {}, {"engine": "vector"}).post(one, two)]
+            code += [Pending("sync", {}, {"engine": "vector"}).post(two)]
+        return code
+
+
+class Builder:
+    """Collects the code of a program."""
+
+    def __init__(self, machine: Machine) -> None:
+        self.machine = machine
+        self.code: list[Instr] = []
+        self.ops: list[Op] = []
+        self.taps: list[Tap] = []
+        self.begin_kernel()
+
+    def begin_kernel(self) -> None:
+        """Forget the streams, loops and buffer of the kernel before."""
+        self._streams: dict[Stream, int] = {}
+        self._depth = 0
+        self._buffer_top = 0
+
+    def mark(self) -> tuple[int, int]:
+        """Return a point to go back to."""
+        return len(self.code), len(self.taps)
+
+    def back_to(self, mark: tuple[int, int]) -> None:
+        """Forget what was written since."""
+        del self.code[mark[0] :]
+        del self.taps[mark[1] :]
+        self.begin_kernel()
+
+    def emit(self, mnemonic: str, **values: Value) -> int:
+        """Add an instruction; return its place in the code."""
+        self.code.append(instr(mnemonic, **values))
+        return len(self.code) - 1
+
+    def buffer(self, size: int, slots: int = 1) -> int:
+        """Return the address of ``slots`` pieces of the on-chip buffer of ``size`` bytes, each aligned."""
+        address = self._buffer_top
+        self._buffer_top += slots * aligned(size)
+        if self._buffer_top > self.machine.buffer.bytes:
+            raise DoesNotFit(f"{self._buffer_top} bytes of buffer")
+        return address
+
+    def stream(self, stream: Stream) -> int:
+        """Return a register that holds the stream, setting one here if none does."""
+        if stream in self._streams:
+            return self._streams[stream]
+        register = len(self._streams)
+        if register >= min(STREAMS, self.machine.control.streams):
+            raise DoesNotFit(f"{register + 1} streams")
+        self._streams[stream] = register
+        self._set(register, stream)
+        return register
+
+    def _set(self, register: int, stream: Stream) -> None:
+        self.emit("stream", stream=register, space=stream.space, dtype=stream.dtype, base=stream.base, rows=stream.rows, cols=stream.cols)
+        if not stream.is_dense:
+            self.emit("pitch", stream=register, row=stream.row_pitch, col=stream.col_pitch)
+        for step in stream.steps:
+            self.emit("step", stream=register, level=step.level, by=step.stride, mod=step.period)
+
+    def loops(self, *counts: int) -> list[Loop]:
+        """Return nested loops, the outermost first; levels go to those that turn more than once."""
+        loops = []
+        for count in counts:
+            loops.append(Loop(count, self._depth if count > 1 else None))
+            self._depth += count > 1
+        if self._depth > min(LEVELS, self.machine.control.loop_levels):
+            raise DoesNotFit(f"{self._depth} loop levels")
+        return loops
+
+    def end_loops(self, loops: Sequence[Loop]) -> None:
+        """Give the levels of these loops back: what follows may use them again."""
+        self._depth -= sum(loop.level is not None for loop in loops)
+
+    def write(self, tree: Sequence[Pending | Block]) -> None:
+        """Set every stream that the tree uses, then write its instructions and loops."""
+        for pending in leaves(tree):
+            for stream in pending.streams.values():
+                self.stream(stream)
+        self._write(tree)
+
+    def _write(self, tree: Sequence[Pending | Block]) -> None:
+        for item in tree:
+            if isinstance(item, Pending):
+                registers = {name: self.stream(stream) for name, stream in item.streams.items()}
+                pc = self.emit(item.mnemonic, **registers, **item.values)
+                self.taps += [replace(tap, pc=pc) for tap in item.taps]
+            elif item.loop.level is None:
+                self._write(item.body)
+            else:
+                self.emit("loop", level=item.loop.level, count=item.loop.count)
+                self._write(item.body)
+                self.emit("endloop", level=item.loop.level)
+
+
+def aligned(size: int) -> int:
+    """Return the size rounded up to whole slots."""
+    return -(-size // ALIGN) * ALIGN
+
+
+def window(space: str, dtype: str, base: int, shape: tuple[int, int], pitch: tuple[int, int] | None = None, steps: Sequence[Step] = ()) -> Stream:
+    """Return a stream over rows x cols with (row, column) pitches in bytes; dense where none are given."""
+    stream = Stream.dense(space, dtype, base, *shape)
+    if pitch is not None:
+        stream = normalised(replace(stream, row_pitch=pitch[0], col_pitch=pitch[1]))
+    return replace(stream, steps=tuple(sorted(steps, key=lambda step: step.level)))
+
+
+def normalised(stream: Stream) -> Stream:
+    """Return the stream with the pitches of single rows and columns set to the dense ones: they mean nothing."""
+    size = DTYPES[stream.dtype]
+    col = size if stream.cols == 1 else stream.col_pitch
+    row = stream.cols * size if stream.rows == 1 else stream.row_pitch
+    return replace(stream, row_pitch=row, col_pitch=col)
+
+
+def turned(stream: Stream) -> Stream:
+    """Return the stream with rows and columns exchanged."""
+    return replace(stream, rows=stream.cols, cols=stream.rows, row_pitch=stream.col_pitch, col_pitch=stream.row_pitch)

@@ -1,0 +1,247 @@
+"""Linears on the array: an integer product with a constant weight, and the nodes after it that dequantise."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+import onnx_ir as ir
+
+from ..isa.errors import FlexcError
+from ..isa.machine import Machine
+from ..isa.program import Tap
+from ..passes.mapping import LinearShape, Mapping, choose
+from ..passes.partition import Kernel
+from ..passes.pattern import NM
+from ..passes.prune import NM_KEY
+from .code import Block, Builder, Loop, Pending, window
+from .context import Context, machine_dtype, static_shape
+from .linear_body import Job, LinearBody, Result, groups_code
+from .linear_weights import Codes, Floats, Weights
+from .views import Storage, View
+
+Tree = list[Pending | Block]
+
+
+@dataclass(frozen=True)
+class Chain:
+    """The operands of a product and its dequantisation, found in the nodes of a kernel."""
+
+    product: ir.Node
+    source: ir.Value
+    weight: ir.Value
+    column: ir.Value
+    scales: ir.Value
+    bias: ir.Value | None
+    output: ir.Value
+
+    @classmethod
+    def of(cls, kernel: Kernel) -> Chain:
+        """Read the chain off a kernel made by ``linear_chain``."""
+        nodes = kernel.nodes
+        if len(nodes) < 4:
+            raise FlexcError("an integer product whose result is not dequantised", where=f"node '{nodes[0].name}'")
+        product, _, by_column, by_weight = nodes[:4]
+        bias = next((_other(node, nodes) for node in nodes[4:] if node.op_type == "Add"), None)
+        source, weight = product.inputs[0], product.inputs[1]
+        assert source is not None and weight is not None
+        column, scales = _other(by_column, nodes), _other(by_weight, nodes)
+        return cls(product, source, weight, column, scales, bias, nodes[-1].outputs[0])
+
+
+def _other(node: ir.Node, nodes: list[ir.Node]) -> ir.Value:
+    made = {output for each in nodes for output in each.outputs}
+    return next(value for value in node.inputs if value is not None and value not in made)
+
+
+def array_of(value: ir.Value) -> np.ndarray[tuple[int, ...], np.dtype[np.generic]]:
+    """Return the content of a constant."""
+    assert value.const_value is not None
+    return value.const_value.numpy()
+
+
+def pattern_of(node: ir.Node) -> NM:
+    """Return the N:M pattern that a pass wrote to a node."""
+    return NM.parse(node.metadata_props.get(NM_KEY, "dense"))
+
+
+@dataclass
+class ResidentTiles:
+    """Tiles that lie in the cells from the start, on a machine that has room for all: what to load where."""
+
+    storage: Storage
+    mapping: Mapping
+    parts: int
+    unit: int
+
+
+class CellAllocator:
+    """Hands out weight sets for resident tiles."""
+
+    def __init__(self, machine: Machine) -> None:
+        self.macros = machine.array.macros
+        self.sets = 0
+        self.tiles: list[ResidentTiles] = []
+
+    def take(self, storage: Storage, mapping: Mapping, parts: int) -> int:
+        """Return the first unit of cells for all tiles of a mapping."""
+        unit = self.sets * self.macros
+        self.sets += parts * mapping.col_groups * mapping.steps
+        self.tiles.append(ResidentTiles(storage, mapping, parts, unit))
+        return unit
+
+
+def row_boxes(shape: LinearShape, machine: Machine, where: str) -> Iterator[tuple[int, int, Mapping]]:
+    """Yield (first row, blocks, mapping) that together cover all rows of a linear.
+
+    Raises:
+        FlexcError: no way of cutting it fits the machine.
+    """
+    start = 0
+    while start < shape.rows:
+        mapping = choose(replace(shape, rows=shape.rows - start), machine)
+        if mapping is None:
+            raise FlexcError(
+                f"{shape.k} x {shape.n} at {shape.pattern} does not fit machine '{machine.name}'",
+                where=where,
+                remedy="use a machine with a larger buffer",
+            )
+        blocks = (shape.rows - start) // mapping.resident_rows
+        yield start, blocks, mapping
+        start += blocks * mapping.resident_rows
+
+
+@dataclass
+class PlannedBox:
+    """One box of rows with its mapping and where its weights lie."""
+
+    start: int
+    blocks: int
+    mapping: Mapping
+    weights: Storage
+    unit: int | None
+
+
+def plan_boxes(
+    shape: LinearShape, parts: int, weights: Weights, context: Context, cells: CellAllocator, name: str
+) -> list[PlannedBox]:
+    """Map all rows and place the weights of each mapping; boxes that cut the weight alike share them."""
+    planned: list[PlannedBox] = []
+    for start, blocks, mapping in row_boxes(shape, context.machine, f"node '{name}'"):
+        shared = next((each for each in planned if _same_image(each.mapping, mapping)), None)
+        if shared is not None:
+            storage, unit = shared.weights, shared.unit
+        else:
+            size = parts * mapping.col_groups * mapping.group_bytes
+            produce = lambda mapping=mapping: weights.image(mapping, parts)  # noqa: E731
+            storage = context.const.add(f"{name}/weights", size, produce, weights=True)
+            resident = context.machine.array.resident
+            unit = cells.take(storage, mapping, parts) if resident else None
+        planned.append(PlannedBox(start, blocks, mapping, storage, unit))
+    return planned
+
+
+def _same_image(a: Mapping, b: Mapping) -> bool:
+    return (a.pattern, a.blocks, a.steps, a.slices, a.macros, a.col_groups) == (
+        b.pattern,
+        b.blocks,
+        b.steps,
+        b.slices,
+        b.macros,
+        b.col_groups,
+    )
+
+
+class LinearKernel:
+    """MatMulInteger with a constant weight."""
+
+    def __init__(self, kernel: Kernel, context: Context, cells: CellAllocator) -> None:
+        self.chain = Chain.of(kernel)
+        self.name = str(self.chain.product.name)
+        rows = math.prod(static_shape(self.chain.source)[:-1])
+        k, n = static_shape(self.chain.weight)
+        self.source = context.view(self.chain.source)
+        self.scales = context.view(self.chain.column)
+        self.shape = LinearShape(rows, k, n, pattern_of(self.chain.product))
+        self.boxes = plan_boxes(self.shape, 1, self._weights(), context, cells, self.name)
+        self.result = self._plan_output(context)
+
+    def _weights(self) -> Weights:
+        chain = self.chain
+
+        def codes() -> Codes:
+            return np.ascontiguousarray(array_of(chain.weight).T).astype(np.int8, copy=False)
+
+        def flat(value: ir.Value) -> Floats:
+            n = static_shape(chain.weight)[1]
+            return np.broadcast_to(array_of(value).astype(np.float32).reshape(-1), (n,))
+
+        bias = chain.bias
+        return Weights(codes, lambda: flat(chain.scales), (lambda: flat(bias)) if bias is not None else None)
+
+    def _plan_output(self, context: Context) -> View:
+        value = self.chain.output
+        padded = max(box.mapping.n_padded for box in self.boxes)
+        storage = context.scratch(str(value.name), 4 * self.shape.rows * padded)
+        flat = View(storage, "f32", (self.shape.rows, self.shape.n), (4 * padded, 4))
+        view = flat.reshape(static_shape(value))
+        assert view is not None
+        context.set(value, view)
+        return flat
+
+    def emit(self, builder: Builder) -> None:
+        """Write the kernel's code, one box of rows after the other."""
+        for box in self.boxes:
+            builder.begin_kernel()
+            LinearBody(self._job(box), builder).write()
+
+    def _job(self, box: PlannedBox) -> Job:
+        mapping, k = box.mapping, self.shape.k
+        pitch = self.source.strides[-2] if len(self.source.strides) > 1 else k
+
+        def fetch(address: int, _part: Loop, block: Loop) -> Tree:
+            inside = window("buf", "i8", address, (mapping.resident_rows, k), (mapping.k_padded, 1))
+            base = self.source.address + box.start * pitch
+            steps = block.step(mapping.resident_rows * pitch)
+            outside = window(self.source.storage.space, "i8", base, (mapping.resident_rows, k), (pitch, 1), steps)
+            return [Pending("copy", {"dst": inside, "src": outside}, {"channel": 0})]
+
+        scales = window("dram", "f32", self.scales.address + 4 * box.start, (mapping.resident_rows, 1))
+        row_pitch = self.result.strides[0]
+        result = Result("dram", self.result.address + box.start * row_pitch, row_pitch, 0, self._taps(box.start))
+        return Job(
+            mapping, box.blocks, 1, box.weights.address, result, scales, 4 * mapping.resident_rows, box.unit, fetch
+        )
+
+    def _taps(self, start: int) -> tuple[Tap, ...]:
+        return output_taps(self.chain, start * self.shape.n, self.shape.n, 1)
+
+
+def output_taps(chain: Chain, base: int, row_stride: int, col_stride: int) -> tuple[Tap, ...]:
+    """Return the taps of the sums and of the result; the body fills in how they move."""
+    sums, output = chain.product.outputs[0], chain.output
+    return tuple(
+        Tap(0, operand, str(value.name), machine_dtype(value), static_shape(value), base, row_stride, col_stride)
+        for operand, value in (("acc", sums), ("dst", output))
+    )
+
+
+def emit_resident(builder: Builder, cells: CellAllocator) -> None:
+    """Write the loads of all resident tiles: carried out before the program starts, at no cost."""
+    for tiles in cells.tiles:
+        builder.begin_kernel()
+        mapping, macros = tiles.mapping, builder.machine.array.macros
+        builder.write(groups_code(mapping, builder.machine))
+        loops = builder.loops(tiles.parts * mapping.col_groups, mapping.steps)
+        used = mapping.slices * mapping.macros
+        target = window(
+            "cells", "u8", tiles.unit, (used, 1), None, loops[0].step(mapping.steps * macros) + loops[1].step(macros)
+        )
+        base = tiles.storage.address + -(-mapping.scale_bytes // 64) * 64
+        steps = loops[0].step(mapping.group_bytes) + loops[1].step(mapping.step_bytes)
+        source = window("const", "u8", base, (used, mapping.tile_bytes), None, steps)
+        load = Pending("ldw", {"cells": target, "src": source})
+        builder.write([Block(loops[0], [Block(loops[1], [load])])])
+    builder.emit("barrier")

@@ -1,0 +1,51 @@
+"""A linear's weights in the const memory: column group by column group, scales and biases first, then the tiles."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from ..passes.mapping import Mapping
+from .memory import aligned
+from .pack import Bytes, Codes, pack_tiles
+
+Floats = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Weights:
+    """INT8 codes [n, k] in lowered order, with the scale and the bias of every row; made only when needed."""
+
+    codes: Callable[[], Codes]
+    scales: Callable[[], Floats]
+    bias: Callable[[], Floats] | None
+
+    def image(self, mapping: Mapping, parts: int = 1) -> Iterator[Bytes]:
+        """Yield the bytes of every column group of every part: ``parts`` linears of mapping.shape.n rows each."""
+        codes, scales = self.codes(), self.scales()
+        bias = self.bias() if self.bias else np.zeros_like(scales)
+        n = mapping.shape.n
+        for part in range(parts):
+            own = slice(part * n, (part + 1) * n)
+            for group in range(mapping.col_groups):
+                columns = slice(group * mapping.columns, (group + 1) * mapping.columns)
+                yield group_image(mapping, codes[own][columns], scales[own][columns], bias[own][columns])
+
+
+def group_image(mapping: Mapping, codes: Codes, scales: Floats, bias: Floats) -> Bytes:
+    """Return the bytes of one column group from its rows [columns or fewer, k]."""
+    image = np.zeros(mapping.group_bytes, np.uint8)
+    floats = np.zeros((2, mapping.columns), np.float32)
+    floats[0, : len(scales)], floats[1, : len(bias)] = scales, bias
+    image[: floats.nbytes] = floats.reshape(-1).view(np.uint8)
+    padded = np.zeros((mapping.columns, mapping.k_padded), np.int8)
+    padded[: codes.shape[0], : codes.shape[1]] = codes
+    tiles = padded.reshape(mapping.macros, 32, mapping.steps, mapping.slices, mapping.depth).transpose(2, 3, 0, 1, 4)
+    flat = np.ascontiguousarray(tiles).reshape(-1, 32, mapping.depth)
+    packed = pack_tiles(flat, mapping.pattern, mapping.blocks).reshape(-1)
+    start = aligned(mapping.scale_bytes)
+    image[start : start + packed.size] = packed
+    return image

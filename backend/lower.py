@@ -1,0 +1,174 @@
+"""From a quantised graph to a program: partition, plan every kernel, place memory, write the code."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import numpy as np
+import onnx_ir as ir
+
+from ..isa.encoding import instr
+from ..isa.errors import FlexcError
+from ..isa.machine import Machine
+from ..isa.program import Debug, Op, Program, Segment
+from ..passes.partition import Kernel, partition
+from ..passes.prune import NM_KEY
+from .code import Builder, DoesNotFit, Semaphores
+from .context import Context, static_shape
+from .conv_kernel import ConvKernel, TensorQuantiseKernel
+from .host_kernel import HostKernel, tensor_of
+from .linear_kernel import CellAllocator, LinearKernel, emit_resident
+from .matmul_kernel import MatMulKernel
+from .memory import allocate
+from .moves import concat_kernel, gather_kernel, view_kernel
+from .pool_kernel import PoolKernel
+from .row_kernel import RowKernel
+
+
+class Lowering(Protocol):
+    """A planned kernel."""
+
+    def emit(self, builder: Builder) -> None:
+        """Write its code."""
+        ...
+
+
+@dataclass
+class Planned:
+    """A kernel of the partition with its lowering."""
+
+    kernel: Kernel
+    lowering: Lowering
+
+
+class Compiler:
+    """Lowers one quantised graph for one machine."""
+
+    def __init__(self, model: ir.Model, machine: Machine, pinned: Callable[[ir.Node], str]) -> None:
+        self.model, self.machine, self.pinned = model, machine, pinned
+        self.context = Context(machine)
+        self.cells = CellAllocator(machine)
+        self.hosts: list[HostKernel] = []
+
+    def run(self) -> Program:
+        """Return the program."""
+        graph = self.model.graph
+        for value in graph.inputs:
+            self.context.output(value)
+        kernels = partition(self.model, self.machine.buffer.bytes // 3, self.pinned)
+        planned = [self._plan(place, kernel) for place, kernel in enumerate(kernels)]
+        self._keep_interface(len(kernels))
+        weight_bytes, const_bytes = self.context.const.place()
+        dram_bytes = allocate(list(self.context.lifetimes.values()))
+        builder = Builder(self.machine)
+        self._emit(builder, planned)
+        image = np.zeros(const_bytes, np.uint8)
+        self.context.const.write(image)
+        return Program(
+            code=tuple(builder.code),
+            machine=self.machine,
+            const=image,
+            weight_bytes=weight_bytes,
+            dram_bytes=dram_bytes,
+            inputs=tuple(tensor_of(str(value.name), self.context.views[value]) for value in graph.inputs),
+            outputs=tuple(tensor_of(str(value.name), self.context.views[value]) for value in graph.outputs),
+            segments=self._segments(),
+            debug=Debug(ops=tuple(builder.ops), taps=tuple(builder.taps)),
+        )
+
+    def _keep_interface(self, end: int) -> None:
+        """Keep inputs and outputs in memory throughout, so that the user can look at both after a run."""
+        graph = self.model.graph
+        self.context.kernel = end
+        for value in graph.outputs:
+            view = self.context.view(value)
+            if view.storage.space != "dram":
+                raise FlexcError("the output does not depend on any input", where=f"output '{value.name}'")
+        self.context.keep(graph.inputs)
+
+    def _plan(self, place: int, kernel: Kernel) -> Planned:
+        self.context.kernel = place
+        try:
+            return Planned(kernel, self._lowering(kernel))
+        except DoesNotFit as reason:
+            fallback = Kernel("host", "host", f"{kernel.nodes[-1].op_type}: {reason}", kernel.nodes)
+            return Planned(fallback, self._host(fallback))
+
+    def _lowering(self, kernel: Kernel) -> Lowering:
+        context, node = self.context, kernel.nodes[0]
+        match kernel.kind:
+            case "row":
+                return RowKernel(kernel, context)
+            case "linear":
+                return LinearKernel(kernel, context, self.cells)
+            case "conv":
+                return ConvKernel(kernel, context, self.cells)
+            case "tensor_quantise":
+                return TensorQuantiseKernel(kernel, context)
+            case "matmul":
+                return MatMulKernel(kernel, context)
+            case "view":
+                return view_kernel(kernel, context)
+            case "concat":
+                return concat_kernel(kernel, context)
+            case "gather":
+                return gather_kernel(kernel, context)
+            case "pool":
+                return PoolKernel(node, context)
+            case _:
+                return self._host(kernel)
+
+    def _host(self, kernel: Kernel) -> HostKernel:
+        self.hosts.append(HostKernel(kernel, self.context, self.model, len(self.hosts)))
+        return self.hosts[-1]
+
+    def _segments(self) -> tuple[Segment, ...]:
+        return tuple(host.segment() for host in self.hosts)
+
+    def _emit(self, builder: Builder, planned: list[Planned]) -> None:
+        builder.write(Semaphores.prologue())
+        builder.emit("barrier")
+        if self.machine.array.resident:
+            emit_resident(builder, self.cells)
+        for item in planned:
+            first = len(builder.code)
+            try:
+                item.lowering.emit(builder)
+            except DoesNotFit as reason:
+                raise FlexcError(
+                    f"needs more than machine '{self.machine.name}' has: {reason}", where=f"node '{item.kernel.name}'"
+                ) from None
+            if len(builder.code) > first:
+                builder.ops.append(self._op(item.kernel, first, len(builder.code)))
+        builder.code.append(instr("halt"))
+
+    def _op(self, kernel: Kernel, first: int, last: int) -> Op:
+        product = next((node for node in kernel.nodes if NM_KEY in node.metadata_props), None)
+        lead = product or kernel.nodes[-1]
+        return Op(
+            name=str(lead.metadata_props.get("flexc.linear", lead.name)),
+            op_type=lead.op_type if product or len(kernel.nodes) == 1 else "+".join(_kinds(kernel)),
+            nodes=tuple(str(node.name) for node in kernel.nodes),
+            engine=kernel.engine,
+            nm=str(product.metadata_props[NM_KEY]) if product else "",
+            first=first,
+            last=last,
+            reason=kernel.reason,
+        )
+
+
+def _kinds(kernel: Kernel) -> list[str]:
+    return list(dict.fromkeys(node.op_type for node in kernel.nodes))
+
+
+def lower(model: ir.Model, machine: Machine, pinned: Callable[[ir.Node], str] = lambda _node: "") -> Program:
+    """Return the program of a quantised graph for a machine.
+
+    Raises:
+        FlexcError: a node does not fit the machine, or an output is constant.
+    """
+    for value in model.graph.inputs:
+        static_shape(value)
+    return replace(Compiler(model, machine, pinned).run())

@@ -1,0 +1,191 @@
+"""Data movement: views that cost nothing, and strided copies where a view will not do."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import onnx_ir as ir
+
+from ..isa.errors import FlexcError
+from ..passes.partition import Kernel
+from .code import Block, Builder, Pending, nest, window
+from .context import Context, machine_dtype, static_shape
+from .linear_kernel import array_of
+from .views import View, collapse
+
+#: One transfer: from one view to another of the same shape.
+Copy = tuple[View, View]
+
+
+class CopyKernel:
+    """Copies between views of DRAM; none where every output is a view of its input."""
+
+    def __init__(self, copies: Sequence[Copy]) -> None:
+        self.copies = copies
+
+    def emit(self, builder: Builder) -> None:
+        """Write the transfers and one barrier."""
+        for source, target in self.copies:
+            builder.begin_kernel()
+            write_copy(builder, source, target)
+        if self.copies:
+            builder.emit("barrier")
+
+
+def write_copy(builder: Builder, source: View, target: View) -> None:
+    """Write the nest that copies one view to another of the same shape, in the order the source lies in memory."""
+    order = sorted(range(len(source.shape)), key=lambda axis: -abs(source.strides[axis]))
+    shape = [source.shape[axis] for axis in order]
+    strides = [[view.strides[axis] for axis in order] for view in (source, target)]
+    dims = collapse(shape, strides)
+    inner = dims[-2:]
+    while len(inner) < 2:
+        inner = [(1, (0, 0)), *inner]
+    (rows, by_row), (cols, by_col) = inner
+    loops = builder.loops(*(size for size, _ in dims[:-2]))
+    ends = []
+    for place, view in enumerate((source, target)):
+        steps = [step for loop, (_, own) in zip(loops, dims[:-2], strict=True) for step in loop.step(own[place])]
+        repeated = by_col[place] == 0 and cols > 1
+        extent = (1 if by_row[place] == 0 else rows, 1 if repeated else cols)
+        pitch = (by_row[place], by_col[place] or view.itemsize)
+        ends.append(window(view.storage.space, view.dtype, view.address, extent, pitch, steps))
+    body: list[Pending | Block] = [Pending("copy", {"dst": ends[1], "src": ends[0]}, {"channel": 0})]
+    builder.write(nest(loops, body))
+
+
+Viewer = Callable[[ir.Node, View], Sequence[View | None]]
+
+
+def _ints(value: ir.Value | None) -> list[int]:
+    return [] if value is None else [int(each) for each in array_of(value).reshape(-1)]
+
+
+def _reshaped(node: ir.Node, view: View) -> Sequence[View | None]:
+    return [view.reshape(static_shape(node.outputs[0]))]
+
+
+def _transposed(node: ir.Node, view: View) -> Sequence[View | None]:
+    return [view.transpose(node.attributes.get_ints("perm", list(reversed(range(len(view.shape))))))]
+
+
+def _expanded(node: ir.Node, view: View) -> Sequence[View | None]:
+    return [view.broadcast(static_shape(node.outputs[0]))]
+
+
+def _sliced(node: ir.Node, view: View) -> Sequence[View | None]:
+    starts, _ends = _ints(node.inputs[1]), _ints(node.inputs[2])
+    axes = _ints(node.inputs[3]) if len(node.inputs) > 3 and node.inputs[3] is not None else list(range(len(starts)))
+    steps = _ints(node.inputs[4]) if len(node.inputs) > 4 and node.inputs[4] is not None else [1] * len(starts)
+    out = static_shape(node.outputs[0])
+    for start, axis, step in zip(starts, axes, steps, strict=True):
+        size, place = view.shape[axis], axis % len(out)
+        low, high = (0, size) if step > 0 else (0, size - 1)
+        first = min(max(start + size if start < 0 else start, low), high)
+        view = view.slice(place, first, out[place], step)
+    return [view]
+
+
+def _split(node: ir.Node, view: View) -> Sequence[View | None]:
+    axis, start, parts = node.attributes.get_int("axis", 0) % len(view.shape), 0, []
+    for output in node.outputs:
+        length = static_shape(output)[axis]
+        parts.append(view.slice(axis, start, length))
+        start += length
+    return parts
+
+
+VIEWERS: dict[str, Viewer] = {
+    "Reshape": _reshaped,
+    "Flatten": _reshaped,
+    "Squeeze": _reshaped,
+    "Unsqueeze": _reshaped,
+    "Identity": _reshaped,
+    "Transpose": _transposed,
+    "Expand": _expanded,
+    "Slice": _sliced,
+    "Split": _split,
+}
+
+
+def view_kernel(kernel: Kernel, context: Context) -> CopyKernel:
+    """Plan a node that only moves data: as views, or as copies into dense storage first where no view will do."""
+    node = kernel.nodes[0]
+    source = node.inputs[0]
+    assert source is not None
+    copies: list[Copy] = []
+    views = VIEWERS[node.op_type](node, context.view(source))
+    if any(view is None for view in views):
+        storage = context.scratch(f"{source.name}/dense", max(1, math.prod(static_shape(source))) * context.view(source).itemsize)
+        dense = View.dense(storage, machine_dtype(source), static_shape(source))
+        copies.append((context.view(source), dense))
+        views = VIEWERS[node.op_type](node, dense)
+    for output, view in zip(node.outputs, views, strict=True):
+        assert view is not None
+        if output.is_graph_output() and view.storage.space == "const":
+            copies.append((view, context.output(output)))
+        else:
+            context.set(output, view)
+    return CopyKernel(copies)
+
+
+def concat_kernel(kernel: Kernel, context: Context) -> CopyKernel:
+    """Plan a concatenation: every operand is copied to its place."""
+    node = kernel.nodes[0]
+    out = context.output(node.outputs[0])
+    axis, start, copies = node.attributes.get_int("axis", 0) % len(out.shape), 0, []
+    for value in node.inputs:
+        assert value is not None
+        view = context.view(value)
+        if view.shape[axis]:
+            copies.append((view, out.slice(axis, start, view.shape[axis])))
+        start += view.shape[axis]
+    return CopyKernel(copies)
+
+
+class GatherKernel:
+    """Rows of a table picked by indices: an embedding."""
+
+    def __init__(self, node: ir.Node, context: Context) -> None:
+        table, index = node.inputs
+        assert table is not None and index is not None
+        self.table, self.index = context.view(table), context.view(index)
+        flat = self.index.reshape((math.prod(self.index.shape),))
+        rows = self.table.reshape((self.table.shape[0], math.prod(self.table.shape[1:])))
+        if flat is None or rows is None:
+            raise FlexcError("table or indices do not lie evenly in memory", where=f"node '{node.name}'")
+        self.flat, self.rows = flat, rows
+        self.out = context.output(node.outputs[0])
+
+    def emit(self, builder: Builder) -> None:
+        """Write one gather and a barrier."""
+        builder.begin_kernel()
+        count, width = self.flat.shape[0], self.rows.shape[1]
+        out = window("dram", self.out.dtype, self.out.address, (count, width))
+        table = window(self.rows.storage.space, self.rows.dtype, self.rows.address, self._extent(), self._pitch())
+        index = window(self.flat.storage.space, self.flat.dtype, self.flat.address, (count, 1), (self.flat.strides[0], self.flat.itemsize))
+        builder.write([Pending("gather", {"dst": out, "table": table, "index": index}, {"channel": 0})])
+        builder.emit("barrier")
+
+    def _extent(self) -> tuple[int, int]:
+        return self.rows.shape[0], self.rows.shape[1]
+
+    def _pitch(self) -> tuple[int, int]:
+        return self.rows.strides[0], self.rows.strides[1]
+
+
+def gather_kernel(kernel: Kernel, context: Context) -> CopyKernel | GatherKernel:
+    """Plan a Gather: a view where one constant index is picked, rows of a table otherwise."""
+    node = kernel.nodes[0]
+    source, index = node.inputs
+    assert source is not None and index is not None
+    if index.const_value is None or index.const_value.size != 1:
+        return GatherKernel(node, context)
+    view = context.view(source)
+    axis = node.attributes.get_int("axis", 0) % len(view.shape)
+    place = int(array_of(index).reshape(-1)[0]) % view.shape[axis]
+    picked = view.slice(axis, place, 1).reshape(static_shape(node.outputs[0]))
+    assert picked is not None
+    context.set(node.outputs[0], picked)
+    return CopyKernel([])

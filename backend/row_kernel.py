@@ -1,0 +1,231 @@
+"""Row kernels: chains of elementwise and row operations, a few rows at a time through the buffer.
+
+While the vector unit works on one chunk, one DMA channel brings the next and the other takes the last one away.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import onnx_ir as ir
+
+from ..frontend.operators import OPERATORS, reduce_axes
+from ..isa.machine import Machine
+from ..isa.streams import DTYPES
+from ..passes.partition import Kernel, only_user
+from .boxes import Box, boxes
+from .row_chunk import RowChunk
+from .code import Builder, DoesNotFit, aligned
+from .context import Context, machine_dtype, static_shape
+from .views import View, collapse
+
+#: Whole numbers up to here are exact as the float32 immediate of an instruction.
+EXACT_IMMEDIATE = 1 << 24
+#: A chunk should be worth the latency of its transfer.
+GOOD_CHUNK_BYTES = 8192
+#: Slots of the buffer reckoned with for every value that comes or goes, while planning a chunk.
+SLOTS = (2, 4)
+
+
+@dataclass(frozen=True)
+class Access:
+    """A value in DRAM as the kernel visits it: byte strides over the row space, and its columns."""
+
+    view: View
+    strides: tuple[int, ...]
+    cols: int
+    col_stride: int
+
+    @property
+    def fixed_rows(self) -> bool:
+        """Whether all rows are the same one."""
+        return not any(self.strides)
+
+
+Source = ir.Value | Access | float | None
+
+
+class RowKernel:
+    """Plans and emits one row kernel."""
+
+    def __init__(self, kernel: Kernel, context: Context) -> None:
+        self.kernel = kernel
+        self.machine: Machine = context.machine
+        self.forms = kernel.forms
+        self.rows = next(iter(self.forms.values())).rows
+        self.roots = self._find_roots()
+        self.sources = [[self._source(node, value, context) for value in node.inputs] for node in kernel.nodes]
+        self.loads = list(dict.fromkeys(each for sources in self.sources for each in sources if isinstance(each, Access)))
+        self.pure = self._is_pure()
+        self.stores = self._plan_outputs(context)
+        self.slots = SLOTS[0]
+
+    def _find_roots(self) -> dict[ir.Value, ir.Value]:
+        """Map each value to the one whose rows it shares: views inside a kernel cost nothing."""
+        roots: dict[ir.Value, ir.Value] = {}
+        for node in self.kernel.nodes:
+            output = node.outputs[0]
+            is_view = OPERATORS[node.op_type].kind == "view"
+            roots[output] = roots[node.inputs[0]] if is_view and node.inputs[0] in roots else output
+        return roots
+
+    def _source(self, node: ir.Node, value: ir.Value | None, context: Context) -> Source:
+        if value is None or OPERATORS[node.op_type].kind == "view":
+            return None
+        if value in self.roots:
+            return self.roots[value]
+        if value is not node.inputs[0] and OPERATORS[node.op_type].kind == "reduce":
+            return None
+        number = immediate(value)
+        if number is not None:
+            return number
+        return self._access(node, value, context.view(value))
+
+    def _access(self, node: ir.Node, value: ir.Value, view: View) -> Access:
+        form = self.forms[node.outputs[0]]
+        if OPERATORS[node.op_type].kind == "reduce":
+            return _reduced(node, view, self.rows)
+        if node.op_type == "Concat":
+            return _wide(view, static_shape(value))
+        if node.op_type == "QuantizeLinear" and value is not node.inputs[0]:
+            return _wide(view.broadcast((*static_shape(node.inputs[0])[:1],)), static_shape(node.inputs[0])[:1], bare=True)
+        shape = static_shape(node.outputs[0])
+        return _wide(view.broadcast(shape), shape, bare=form.bare)
+
+    def _is_pure(self) -> bool:
+        forms = {self.forms[value] for value in self.roots}
+        plain_nodes = all(OPERATORS[node.op_type].kind == "row" for node in self.kernel.nodes)
+        return plain_nodes and len(forms) == 1 and not next(iter(forms)).bare and next(iter(forms)).cols > 1
+
+    def _plan_outputs(self, context: Context) -> dict[ir.Value, Access]:
+        stores: dict[ir.Value, Access] = {}
+        for value in self.kernel.outputs():
+            root = self.roots[value]
+            if root not in stores:
+                view = context.output(root, self._order(root))
+                stores[root] = _wide(view, view.shape, bare=self.forms[root].bare)
+            if value is not root:
+                view = stores[root].view.reshape(static_shape(value))
+                assert view is not None
+                context.set(value, view)
+        return stores
+
+    def _order(self, value: ir.Value) -> list[int] | None:
+        """Return the order of dimensions in memory: as the largest input lies, or as the one reader wants it."""
+        shape = static_shape(value)
+        full = [each for each in self.loads if all(each.strides) and each.cols > 1]
+        if not self.pure or not full:
+            return wanted_order(value)
+        by_axis = dict(zip([axis for axis, size in enumerate(shape[:-1]) if size > 1], full[0].strides, strict=True))
+        by_axis[len(shape) - 1] = full[0].col_stride
+        units = [axis for axis in range(len(shape)) if axis not in by_axis]
+        return units + sorted(by_axis, key=lambda axis: -by_axis[axis])
+
+    def emit(self, builder: Builder) -> None:
+        """Write the kernel's code; where the chunks turn out too large for the buffer, again with smaller ones."""
+        accesses = [*self.loads, *self.stores.values()]
+        for self.slots in SLOTS:
+            mark = builder.mark()
+            try:
+                for box in self._boxes(accesses):
+                    builder.begin_kernel()
+                    RowChunk(self, builder, box, accesses).emit()
+                    builder.emit("barrier")
+                return
+            except DoesNotFit:
+                builder.back_to(mark)
+                if self.slots == SLOTS[-1]:
+                    raise
+
+    def _boxes(self, accesses: Sequence[Access]) -> list[Box]:
+        width = len(accesses) + 1
+        sizes, strides = list(self.rows), [list(each.strides) for each in accesses]
+        logical = dense_strides(self.rows)
+        cols = 0
+        if self.pure:
+            cols = next(iter(self.forms.values())).cols
+            sizes.append(cols)
+            for each, own in zip(accesses, strides, strict=True):
+                own.append(each.col_stride if each.cols > 1 else 0)
+            logical = dense_strides(tuple(sizes))
+        order = self._visit_order(len(sizes), strides)
+        dims = collapse([sizes[i] for i in order], [[own[i] for i in order] for own in (*strides, list(logical))])
+        return boxes(dims, width, cols, lambda rows, wide: self._chunk_rows(rows, wide), self._most_cols())
+
+    def _visit_order(self, rank: int, strides: list[list[int]]) -> list[int]:
+        full = [own for own in strides if all(own)]
+        if not self.pure or not full:
+            return list(range(rank))
+        return sorted(range(rank), key=lambda axis: -full[0][axis])
+
+    def _most_cols(self) -> int:
+        most = 4096
+        while most > 64 and self.need(1, most, self.slots) > self.machine.buffer.bytes:
+            most //= 2
+        return most
+
+    def _chunk_rows(self, rows: int, cols: int) -> int:
+        fit = rows
+        while fit > 1 and self.need(fit, cols, self.slots) > self.machine.buffer.bytes:
+            fit = max(1, fit * 3 // 4)
+        if self.need(fit, cols, self.slots) > self.machine.buffer.bytes:
+            raise DoesNotFit("one row of the kernel is larger than the buffer")
+        row_bytes = max(1, self.need(64, cols, 1) // 64)
+        return max(1, min(fit, max(-(-rows // 4), GOOD_CHUNK_BYTES // row_bytes)))
+
+    def need(self, rows: int, cols: int, slots: int) -> int:
+        """Return the bytes of buffer that a chunk of so many rows takes."""
+        total = sum(slots * aligned(rows * (cols or each.cols) * each.view.itemsize) for each in self.loads)
+        stored = {root: slots for root in self.stores}
+        for root in dict.fromkeys(self.roots.values()):
+            size = aligned(rows * (cols or self.forms[root].cols) * DTYPES[machine_dtype(root)])
+            total += stored.get(root, 1) * size
+        return total + 3 * aligned(4 * rows * (cols or max(form.cols for form in self.forms.values())))
+
+
+def dense_strides(sizes: tuple[int, ...]) -> tuple[int, ...]:
+    """Return the strides, in elements, of a dense tensor."""
+    return tuple(math.prod(sizes[place + 1 :]) for place in range(len(sizes)))
+
+
+def _wide(view: View, shape: tuple[int, ...], *, bare: bool = False) -> Access:
+    """Return how a view already broadcast to ``shape`` is visited: its last dimension is the columns, unless bare."""
+    outer = len(shape) if bare or not shape else len(shape) - 1
+    strides = tuple(view.strides[axis] for axis in range(outer) if shape[axis] != 1)
+    if outer == len(shape) or view.shape[-1] == 1 or view.strides[-1] == 0:
+        return Access(view, strides, 1, view.itemsize)
+    return Access(view, strides, shape[-1], view.strides[-1])
+
+
+def _reduced(node: ir.Node, view: View, rows: tuple[int, ...]) -> Access:
+    """Return how the operand of a reduction is visited: the dimensions it runs over are one, in any order."""
+    axes = (2, 3) if node.op_type == "GlobalAveragePool" else reduce_axes(node)
+    assert axes is not None
+    keep = len(view.shape) - len(axes)
+    order = sorted(axes, key=lambda axis: -view.strides[axis])
+    merged = collapse([view.shape[axis] for axis in order], [[view.strides[axis] for axis in order]])
+    if len(merged) > 1:
+        raise DoesNotFit(f"{node.op_type}: what it reduces over does not lie evenly in memory")
+    size, (stride,) = merged[0] if merged else (1, (view.itemsize,))
+    strides = tuple(view.strides[axis] for axis in range(keep) if view.shape[axis] != 1)
+    return Access(view, strides, size, stride)
+
+
+def immediate(value: ir.Value) -> float | None:
+    """Return the number that an instruction can hold in place of a constant scalar, or None."""
+    tensor = value.const_value
+    if tensor is None or tensor.size != 1 or machine_dtype(value) not in ("f32", "i32", "i64", "i8", "u8"):
+        return None
+    number = float(tensor.numpy().reshape(-1)[0])
+    return number if machine_dtype(value) == "f32" or abs(number) < EXACT_IMMEDIATE else None
+
+
+def wanted_order(value: ir.Value) -> list[int] | None:
+    """Return the order of dimensions that the only reader, a Transpose that keeps the last one, makes dense."""
+    reader = only_user(value)
+    if reader is None or reader.op_type != "Transpose":
+        return None
+    perm = list(reader.attributes.get_ints("perm", list(reversed(range(len(static_shape(value)))))))
+    return perm if perm[-1] == len(perm) - 1 else None

@@ -1,0 +1,66 @@
+"""Proves, without running it, that a program is safe to run: what it refuses, it names with place, rule and node.
+
+A program without problems keeps every access inside its memory, ends, cannot wait for a token that never comes, and
+gives every instruction operands that fit together. The cost grows with the code, not with the iterations of its loops.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from .errors import FlexcError, raise_all
+from .instruction import WORD_BYTES
+from .program import Program
+from .verifier_flow import Flow, flow_problems
+from .verifier_memory import tensor_problems
+from .verifier_state import state_problems
+from .verifier_tokens import token_problems
+
+#: Problems reported before the rest is cut off.
+MOST_PROBLEMS = 100
+
+
+def verify(program: Program) -> list[FlexcError]:
+    """Return what is wrong with a program, at most ``MOST_PROBLEMS`` problems; an empty list when it is safe to run.
+
+    Each names the instruction (byte offset as a listing shows it, mnemonic) and the node of the graph that it is for.
+    """
+    names = _Names(program)
+    found: dict[str, FlexcError] = {}
+    for pc, message in _problems(program):
+        error = FlexcError(message, where="program" if pc is None else names.place(pc))
+        found.setdefault(str(error), error)
+        if len(found) >= MOST_PROBLEMS:
+            break
+    return list(found.values())
+
+
+def check(program: Program) -> None:
+    """Raise the problems of a program, if it has any, as :class:`FlexcError`."""
+    raise_all(verify(program))
+
+
+def _problems(program: Program) -> Iterator[tuple[int | None, str]]:
+    yield from tensor_problems(program)
+    flow = Flow(program.code)
+    structure = list(flow_problems(flow, program))
+    yield from structure
+    if structure:
+        return  # what follows needs loops that match
+    yield from token_problems(flow)
+    yield from state_problems(flow, program)
+
+
+class _Names:
+    """Names of places in the code."""
+
+    def __init__(self, program: Program) -> None:
+        self.code = program.code
+        self.ops = program.debug.ops
+
+    def place(self, pc: int) -> str:
+        """Return the offset and the mnemonic of an instruction and the node it is for."""
+        mnemonic = self.code[pc].mnemonic if pc < len(self.code) else "end"
+        nodes = [op for op in self.ops if op.first <= pc < op.last]
+        node = min(nodes, key=lambda op: op.last - op.first, default=None)
+        return f"{pc * WORD_BYTES:#010x} {mnemonic}" + (f" (node {node.name})" if node else "")

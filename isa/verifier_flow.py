@@ -1,0 +1,117 @@
+"""Verifier, control flow: loops match, levels are not reused inside themselves, the program ends, and soon enough."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from .fields import OptionalStream, Register, Tokens
+from .instruction import Instr
+from .machine import Machine
+from .program import Program
+
+#: A program may issue so many instructions at most: more would not end in sensible time.
+MOST_EXECUTED = 10**10
+
+
+@dataclass(frozen=True)
+class Loop:
+    """A loop of the code: from ``first`` (the ``loop``) to ``last`` (its ``endloop``)."""
+
+    first: int
+    last: int
+    level: int
+    count: int
+
+
+class Flow:
+    """The loops of a program; ``faults`` are those of its structure."""
+
+    def __init__(self, code: Sequence[Instr]) -> None:
+        self.code = code
+        self.loops: dict[int, Loop] = {}
+        self.faults: list[tuple[int, str]] = []
+        #: How many iterations of each level the outermost loop that begins at a place comprises.
+        self.totals: dict[int, dict[int, int]] = {}
+        self.executed = 0
+        self._match()
+        if not self.faults:
+            self._count()
+
+    def _match(self) -> None:
+        opened: list[tuple[int, int]] = []
+        for pc, instruction in enumerate(self.code):
+            if instruction.mnemonic == "loop":
+                level = instruction.integer("level")
+                if any(level == other for _, other in opened):
+                    self.faults.append((pc, f"loop level L{level} is already open; a loop inside needs another level"))
+                opened.append((pc, level))
+            elif instruction.mnemonic == "endloop":
+                self._close(pc, instruction.integer("level"), opened)
+        for pc, level in opened:
+            self.faults.append((pc, f"loop L{level} has no endloop"))
+
+    def _close(self, pc: int, level: int, opened: list[tuple[int, int]]) -> None:
+        if not opened or opened[-1][1] != level:
+            inner = f"the innermost open loop is L{opened[-1][1]}" if opened else "no loop is open"
+            self.faults.append((pc, f"endloop L{level} ends no loop: {inner}"))
+            return
+        first, _ = opened.pop()
+        self.loops[first] = Loop(first, pc, level, self.code[first].integer("count"))
+
+    def _count(self) -> None:
+        """Count executions; and per outermost loop, the iterations of every level."""
+        times, opened, totals = [1], [], {}
+        for pc, instruction in enumerate(self.code):
+            self.executed += times[-1]
+            if pc in self.loops:
+                if not opened:
+                    totals = self.totals[pc] = {}
+                opened.append(self.loops[pc])
+                times.append(times[-1] * self.loops[pc].count)
+                totals[self.loops[pc].level] = totals.get(self.loops[pc].level, 0) + times[-1]
+            elif instruction.mnemonic == "endloop":
+                opened.pop()
+                times.pop()
+
+
+def flow_problems(flow: Flow, program: Program) -> Iterator[tuple[int, str]]:
+    """Yield what is wrong with loops, with the end, and with numbers of registers that this machine lacks."""
+    yield from flow.faults
+    halts = [pc for pc, instruction in enumerate(flow.code) if instruction.mnemonic == "halt"]
+    end = len(flow.code)
+    if not end or halts[-1:] != [end - 1]:
+        yield max(0, end - 1), "the program does not end with halt"
+    for pc in halts:
+        if pc != end - 1:
+            yield pc, "halt stands before the end; only the last instruction may be halt"
+    if flow.executed > MOST_EXECUTED:
+        yield 0, f"the loops issue {flow.executed} instructions in all; allowed: {MOST_EXECUTED}"
+    for pc, instruction in enumerate(flow.code):
+        for message in _beyond(instruction, program.machine):
+            yield pc, message
+        if instruction.mnemonic == "host" and instruction.integer("segment") >= len(program.segments):
+            yield (
+                pc,
+                f"host segment {instruction.integer('segment')} does not exist; the program has {len(program.segments)}",
+            )
+
+
+def _beyond(instruction: Instr, machine: Machine) -> Iterator[str]:
+    """Yield numbers that the encoding allows but the machine has not."""
+    control = machine.control
+    limits = {"s": ("streams", control.streams), "L": ("loop levels", control.loop_levels)}
+    limits["ch"] = ("DMA channels", machine.dram.channels)
+    for field in instruction.spec.fields:
+        value = instruction.values[field.name]
+        if isinstance(field, Tokens) and isinstance(value, tuple):
+            for token in value:
+                if token >= control.semaphores:
+                    yield f"semaphore t{token}: this machine has {control.semaphores} semaphores"
+            continue
+        prefix = field.prefix if isinstance(field, Register) else "s" if isinstance(field, OptionalStream) else ""
+        title, limit = limits.get(prefix, ("", 0))
+        if title and isinstance(value, int) and value >= limit:
+            yield f"{field.name}={prefix}{value}: this machine has {limit} {title}"
+    if instruction.mnemonic == "sync" and instruction.word("engine") == "dma1" and machine.dram.channels < 2:
+        yield "engine dma1: this machine has 1 DMA channels"

@@ -1,0 +1,231 @@
+"""Verifier, state: follows streams, groups and latched activations through the code and checks every access.
+
+A loop's body is followed again as long as its state on entry changes: setting registers again to the same is all that
+bodies do, so this is once or twice. Addresses are intervals over all iterations of the open loops.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+from .instruction import Groups, Instr
+from .program import Program
+from .streams import Step, Stream
+from .verifier_flow import Flow, Loop
+from .verifier_memory import Written, extent, sizes
+from .verifier_operands import Context, group_problems, operand_problems
+
+Problem = tuple[int, str]
+_ROUNDS = 4
+#: Elements that all instructions together may work on: more would not end in sensible time.
+MOST_WORK = 10**16
+
+
+def state_problems(flow: Flow, program: Program) -> Iterator[Problem]:
+    """Yield instructions whose operands are not set, do not fit, or reach outside their memory."""
+    walker = _Walker(flow, program)
+    yield from walker.block(0, len(flow.code))
+    if walker.work > MOST_WORK:
+        yield 0, f"the loops work on {walker.work} elements in all; allowed: {MOST_WORK}"
+
+
+@dataclass
+class _State:
+    """What control has set so far. ``cells`` are stretches of units with the groups they were written under."""
+
+    streams: dict[int, Stream] = field(default_factory=dict)
+    groups: Groups | None = None
+    act: Stream | None = None
+
+    def copy(self) -> _State:
+        """Return the state as it is now."""
+        return _State(dict(self.streams), self.groups, self.act)
+
+
+class _Walker:
+    """One pass over the code."""
+
+    def __init__(self, flow: Flow, program: Program) -> None:
+        self.flow, self.program, self.machine = flow, program, program.machine
+        self.sizes = sizes(program)
+        self.largest = max(self.sizes.values())
+        self.state = _State()
+        self.open: dict[int, Loop] = {}
+        self.totals: Mapping[int, int] = {}
+        self.times, self.work = 1, 0
+        self.written = {space: Written() for space in self.sizes}
+        self.loaded: dict[Groups, Written] = {}
+        self.written["const"].add(0, self.sizes["const"])
+        for tensor in program.inputs:
+            if tensor.space == "dram":
+                self.written["dram"].add(*extent(tensor))
+
+    def block(self, first: int, last: int) -> Iterator[Problem]:
+        """Follow a stretch of code."""
+        pc = first
+        while pc < last:
+            loop = self.flow.loops.get(pc)
+            if loop is not None:
+                yield from self.loop(loop)
+                pc = loop.last
+            else:
+                for message in self.step(self.flow.code[pc]):
+                    yield pc, message
+            pc += 1
+
+    def loop(self, loop: Loop) -> Iterator[Problem]:
+        """Follow a loop's body until its state on entry no longer changes."""
+        if not self.open:
+            self.totals = self.flow.totals[loop.first]
+        self.open[loop.level] = loop
+        self.times *= loop.count
+        for _ in range(min(loop.count, _ROUNDS)):
+            before = self.state.copy()
+            yield from self.block(loop.first + 1, loop.last)
+            if self.state == before:
+                break
+        self.times //= loop.count
+        del self.open[loop.level]
+
+    def step(self, instruction: Instr) -> Iterator[str]:
+        """Follow one instruction."""
+        if not instruction.spec.queued:
+            yield from self.control(instruction)
+        elif instruction.mnemonic == "host":
+            yield from self.host(instruction.integer("segment"))
+        elif instruction.mnemonic != "sync":
+            yield from self.execute(instruction)
+
+    def control(self, instruction: Instr) -> Iterator[str]:
+        """Follow what sets registers."""
+        streams, number = self.state.streams, instruction.values.get("stream")
+        if instruction.mnemonic == "groups":
+            self.state.groups = groups_of(instruction)
+            yield from group_problems(self.state.groups, instruction, self.machine)
+        elif instruction.mnemonic == "stream":
+            streams[instruction.integer("stream")] = stream_of(instruction)
+        elif isinstance(number, int):
+            if number not in streams:
+                yield f"s{number} is changed before a `stream` has set it"
+                return
+            streams[number] = changed(streams[number], instruction)
+
+    def host(self, number: int) -> Iterator[str]:
+        """A host segment reads and writes its tensors, which lie in their memories."""
+        segment = self.program.segments[number]
+        for tensor in segment.inputs:
+            low, high = extent(tensor)
+            if low < high and not self.written[tensor.space].meets(low, high):
+                yield f"reads '{tensor.name}' at {low:#x} of {tensor.space}, where nothing has been written"
+        for tensor in segment.outputs:
+            self.written[tensor.space].add(*extent(tensor))
+
+    def execute(self, instruction: Instr) -> Iterator[str]:
+        """Check one instruction of an engine and note what it writes."""
+        streams: dict[str, Stream] = {}
+        missing = list(self.operands(instruction, streams))
+        if missing:
+            yield from missing
+            return
+        accesses = {name: self.interval(stream) for name, stream in streams.items()}
+        inside = True
+        for name, stream in streams.items():
+            for message in self.access(name, stream, *accesses[name]):
+                inside = False
+                yield message
+        yield from operand_problems(Context(instruction, streams, self.state.groups, self.machine))
+        self.work += self.times * max(stream.elements for stream in streams.values())
+        if inside:
+            yield from self.contents(instruction, streams, accesses)
+
+    def operands(self, instruction: Instr, streams: dict[str, Stream]) -> Iterator[str]:
+        """Find the operands; yield what is not set."""
+        spec = instruction.spec
+        for name in dict.fromkeys((*spec.writes, *spec.reads)):
+            number = instruction.values.get(name)
+            if name not in instruction.values and self.state.act is not None:
+                streams[name] = self.state.act  # a mac reads what lda latched
+            elif name not in instruction.values:
+                yield "no `lda` has latched activations"
+            elif isinstance(number, int) and number in self.state.streams:
+                streams[name] = self.state.streams[number]
+            elif number != -1:
+                yield f"{name}=s{number} is used before a `stream` has set it"
+        if instruction.mnemonic == "lda":
+            self.state.act = streams.get("act")
+        if instruction.mnemonic in ("ldw", "mac") and self.state.groups is None:
+            yield f"{instruction.mnemonic} before any `groups`"
+
+    def interval(self, stream: Stream) -> tuple[int, int]:
+        """Return the first byte (unit, in cells) that a stream reaches in any iteration, and the one after the last."""
+        low, high = (0, stream.rows) if stream.space == "cells" else stream.extent()
+        for each in stream.steps:
+            least, most = self.reach(each)
+            low, high = low + least, high + most
+        return stream.base + low, stream.base + high
+
+    def reach(self, step: Step) -> tuple[int, int]:
+        """Return the least and the greatest offset of a step in any iteration; a loop that is not open does not move."""
+        loop = self.open.get(step.level)
+        if loop is None:
+            return 0, 0
+        places = min(self.totals[step.level], step.period) if step.period else loop.count
+        last = (places - 1) * step.stride
+        return min(0, last), max(0, last)
+
+    def access(self, name: str, stream: Stream, low: int, high: int) -> Iterator[str]:
+        """Check that an operand stays inside its memory, aligned, and has a sensible number of elements."""
+        size = self.sizes[stream.space]
+        if low < 0 or high > size:
+            unit = "units" if stream.space == "cells" else "bytes"
+            yield f"{name} reaches {unit} {low:#x}..{high:#x} of {stream.space}, which has {size:#x}"
+        item = stream.itemsize
+        pitches = [
+            pitch for pitch, count in ((stream.row_pitch, stream.rows), (stream.col_pitch, stream.cols)) if count > 1
+        ]
+        if any(number % item for number in (stream.base, *pitches, *(step.stride for step in stream.steps))):
+            yield f"{name} is not aligned to its elements of {item} bytes"
+        if stream.bytes > self.largest:
+            yield f"{name} has {stream.elements} elements, more than any memory holds"
+
+    def contents(
+        self, instruction: Instr, streams: Mapping[str, Stream], accesses: Mapping[str, tuple[int, int]]
+    ) -> Iterator[str]:
+        """Check that what is read was written before, at least in part; then note what is written."""
+        reads = set(instruction.spec.reads)
+        if instruction.values.get("mode") == "add":
+            reads |= set(instruction.spec.writes)
+        for name in reads & streams.keys():
+            space = streams[name].space
+            if space != "cells" and not self.written[space].meets(*accesses[name]):
+                yield f"{name} reads {space} at {accesses[name][0]:#x}, where nothing has been written"
+        groups = self.state.groups
+        if "cells" in reads and groups is not None:
+            written = self.loaded.get(groups)
+            if written is None or not written.covers(*accesses["cells"]):
+                yield f"cells reads units that no `ldw` has written under {groups.n}:{groups.m}, {groups.blocks} blocks"
+        for name in instruction.spec.writes:
+            if name == "cells" and groups is not None:
+                self.loaded.setdefault(groups, Written()).add(*accesses[name])
+            else:
+                self.written[streams[name].space].add(*accesses[name])
+
+
+def stream_of(instruction: Instr) -> Stream:
+    """Return the stream that a ``stream`` instruction sets."""
+    word, whole = instruction.word, instruction.integer
+    return Stream.dense(word("space"), word("dtype"), whole("base"), whole("rows"), whole("cols"))
+
+
+def changed(stream: Stream, instruction: Instr) -> Stream:
+    """Return a stream as ``pitch`` or ``step`` changes it."""
+    if instruction.mnemonic == "pitch":
+        return stream.with_pitch(instruction.integer("row"), instruction.integer("col"))
+    return stream.with_step(Step(instruction.integer("level"), instruction.integer("by"), instruction.integer("mod")))
+
+
+def groups_of(instruction: Instr) -> Groups:
+    """Return the state that a ``groups`` instruction sets."""
+    whole, word = instruction.integer, instruction.word
+    return Groups(whole("n"), whole("m"), whole("blocks"), whole("index"), word("packing"), word("select"))

@@ -1,0 +1,248 @@
+"""Mapping: how one linear is cut into tiles and in which order they run, chosen by the instructions' own durations.
+
+A linear multiplies ``rows`` vectors of length K by a weight of N columns. A tile is what one macro holds: ``depth``
+positions of K (``blocks`` blocks of M) by 32 columns. ``macros`` x ``slices`` macros work at once: ``macros`` on
+neighbouring columns, each ``slices`` of them on different parts of K whose sums are then added.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from itertools import product
+from typing import TYPE_CHECKING
+
+from ..isa import durations
+from ..isa.instruction import Groups, Operands
+from ..isa.streams import Stream
+from .pattern import DENSE, NM
+
+if TYPE_CHECKING:
+    from ..isa.machine import Machine
+
+#: Part of the buffer that is left for what is small: scales and rounding up to whole slots.
+RESERVED = 2048
+
+
+def _ceil(a: int, b: int) -> int:
+    return -(-a // b)
+
+
+def _aligned(size: int) -> int:
+    return _ceil(size, 64) * 64
+
+
+@dataclass(frozen=True)
+class LinearShape:
+    """What is to be mapped: vectors, their length, output columns, the weight's pattern."""
+
+    rows: int
+    k: int
+    n: int
+    pattern: NM
+    #: The block of vectors in the buffer is a multiple of this many (a row of pixels of a Conv).
+    unit: int = 1
+    #: Column groups must cover the N columns without padding: another part follows them.
+    exact: bool = False
+
+
+@dataclass(frozen=True)
+class Mapping:
+    """One way to cut a linear; see the module.
+
+    ``resident_rows`` vectors lie in the buffer at once and are worked on ``vectors`` at a time; weights come a column
+    group at a time (or, with ``by_step``, one step of K at a time) into ``weight_slots`` slots of the buffer.
+    ``acc_slots`` halves of the accumulators and ``out_slots`` slots for results take turns.
+    """
+
+    shape: LinearShape
+    pattern: NM
+    blocks: int
+    steps: int
+    slices: int
+    macros: int
+    col_groups: int
+    vectors: int
+    resident_rows: int
+    by_step: bool
+    weight_slots: int
+    acc_slots: int
+    out_slots: int
+    tile_bytes: int
+
+    @property
+    def depth(self) -> int:
+        """Positions of K in a tile."""
+        return self.blocks * self.pattern.m
+
+    @property
+    def k_padded(self) -> int:
+        """Length of a vector in the buffer: K rounded up to whole tiles."""
+        return self.depth * self.slices * self.steps
+
+    @property
+    def columns(self) -> int:
+        """Columns of a column group."""
+        return self.macros * 32
+
+    @property
+    def n_padded(self) -> int:
+        """N rounded up to whole column groups."""
+        return self.columns * self.col_groups
+
+    @property
+    def step_bytes(self) -> int:
+        """Weight bytes of one step of K of one column group."""
+        return self.slices * self.macros * self.tile_bytes
+
+    @property
+    def scale_bytes(self) -> int:
+        """Bytes of the scales and biases of one column group."""
+        return 2 * 4 * self.columns
+
+    @property
+    def group_bytes(self) -> int:
+        """Bytes of one column group as they lie in DRAM: scales and biases, then the tiles step by step."""
+        return _aligned(self.scale_bytes) + _aligned(self.steps * self.step_bytes)
+
+    @property
+    def slot_bytes(self) -> int:
+        """Bytes of a weight slot of the buffer."""
+        return self.step_bytes if self.by_step else self.group_bytes
+
+    def buffer_bytes(self, resident: bool) -> int:
+        """Return the bytes of buffer that the mapping needs."""
+        rows = _aligned(self.resident_rows * self.k_padded) + _aligned(4 * self.resident_rows)
+        out = self.out_slots * _aligned(4 * self.vectors * self.columns)
+        scales = 2 * _aligned(self.scale_bytes) if self.by_step or resident else 0
+        weights = 0 if resident else self.weight_slots * _aligned(self.slot_bytes)
+        return rows + out + scales + weights + RESERVED
+
+
+@lru_cache(maxsize=4096)
+def choose(shape: LinearShape, machine: Machine) -> Mapping | None:
+    """Return the mapping with the fewest cycles by the duration rules, the first of equals; None where none fits.
+
+    A weight whose pattern saves nothing here (say 7:8) may run as dense.
+    """
+    best: tuple[int, Mapping] | None = None
+    for pattern in dict.fromkeys((shape.pattern, DENSE)):
+        for mapping in candidates(shape, pattern, machine):
+            if mapping.buffer_bytes(machine.array.resident) > machine.buffer.bytes:
+                continue
+            cycles = estimate(mapping, machine)
+            if best is None or cycles < best[0]:
+                best = (cycles, mapping)
+    return None if best is None else best[1]
+
+
+def candidates(shape: LinearShape, pattern: NM, machine: Machine) -> Iterator[Mapping]:
+    """Yield the mappings worth comparing."""
+    for base in _tilings(shape, pattern, machine):
+        for acc_slots in (2, 1):
+            limit = machine.array.accumulator_vectors // acc_slots
+            for resident in _row_blocks(shape, limit):
+                vectors = _even(resident, limit)
+                for weight_slots, by_step, out_slots in product((2, 1), (False, True), (2, 1)):
+                    if by_step and resident > limit:
+                        continue
+                    yield replace(
+                        base,
+                        vectors=vectors,
+                        resident_rows=resident,
+                        by_step=by_step,
+                        weight_slots=weight_slots,
+                        acc_slots=acc_slots,
+                        out_slots=out_slots,
+                    )
+
+
+def _tilings(shape: LinearShape, pattern: NM, machine: Machine) -> Iterator[Mapping]:
+    array = machine.array
+    total = _ceil(shape.k, pattern.m)
+    tiles = _ceil(total, machine.blocks_per_tile(pattern.n, pattern.m))
+    column_tiles = _ceil(shape.n, array.columns)
+    slices = 1
+    while slices <= min(16, tiles, array.macros):
+        steps = _ceil(tiles, slices)
+        blocks = _ceil(total, steps * slices)
+        groups = _ceil(column_tiles, min(column_tiles, array.macros // slices))
+        tile_bytes = machine.tile_bytes(pattern.n, pattern.m, blocks)
+        macros = _ceil(column_tiles, groups)
+        slices *= 2
+        if shape.exact and (macros * groups != column_tiles or shape.n % array.columns):
+            continue
+        yield Mapping(shape, pattern, blocks, steps, slices // 2, macros, groups, 1, 1, False, 1, 1, 1, tile_bytes)
+
+
+def _even(rows: int, most: int) -> int:
+    """Return the size of the fewest pieces of at most ``most`` rows, of equal size where possible."""
+    pieces = _ceil(rows, most)
+    return _ceil(rows, pieces)
+
+
+def _row_blocks(shape: LinearShape, limit: int) -> Iterator[int]:
+    """Yield sizes of the block of vectors held in the buffer, from all of them down to one unit."""
+    held = shape.rows
+    while held > shape.unit:
+        yield held
+        held = min(held - 1, _even(held, max(limit, held // 2) if held > limit else max(1, held // 2)))
+        held = max(shape.unit, held // shape.unit * shape.unit)
+    yield held
+
+
+def groups_of(mapping: Mapping, machine: Machine) -> Groups:
+    """Return the sub-macro grouping of a mapping."""
+    array, pattern = machine.array, mapping.pattern
+    bits = machine.index_bits(pattern.m)
+    return Groups(pattern.n, pattern.m, mapping.blocks, bits, array.packing, array.select)
+
+
+def estimate(mapping: Mapping, machine: Machine) -> int:
+    """Return a lower bound of the cycles, close to what the program takes: the busiest engine, and filling it.
+
+    Engines that take turns on one slot (one weight set, one accumulator half, one result slot) add up.
+    """
+    rows, vectors = mapping.shape.rows, mapping.vectors
+    blocks, passes = _ceil(rows, mapping.resident_rows), _ceil(rows, vectors)
+    macs = passes * mapping.col_groups * mapping.steps
+    time = _Durations(mapping, machine)
+    array, weights = macs * (time.settle + time.mac), macs * time.load
+    merge = passes * mapping.col_groups * (mapping.slices - 1) * vectors
+    compute = array + merge + weights if machine.array.weight_sets == 1 else max(array + merge, weights)
+    vector, out = passes * mapping.col_groups * time.dequant, passes * mapping.col_groups * time.out
+    fetched = 0 if machine.array.resident else time.fetch * mapping.col_groups * blocks
+    fetch = blocks * time.rows + fetched
+    bus = blocks * time.rows_bus + passes * mapping.col_groups * time.out_bus
+    bus += 0 if machine.array.resident else time.fetch_bus * mapping.col_groups * blocks
+    back = vector + out if mapping.out_slots == 1 else max(vector, out)
+    middle = compute + back if mapping.acc_slots == 1 else max(compute, back)
+    whole = middle + fetch if mapping.weight_slots == 1 else max(middle, fetch)
+    return max(whole, bus) + time.rows + time.fetch + time.dequant + time.out
+
+
+class _Durations:
+    """Cycles of the instructions that a mapping repeats."""
+
+    def __init__(self, mapping: Mapping, machine: Machine) -> None:
+        groups = groups_of(mapping, machine)
+        acc = Stream.dense("acc", "i32", 0, mapping.vectors, mapping.columns * mapping.slices)
+        tile = Stream.dense("buf", "u8", 0, mapping.macros * mapping.slices, mapping.tile_bytes)
+        operands = Operands(machine, {"slices": mapping.slices}, {"acc": acc, "src": tile, "dst": acc}, groups)
+        self.load = durations.load_weights(operands).busy
+        self.settle = durations.settle(operands).busy
+        self.mac = durations.mac(operands).busy
+        result = Stream.dense("buf", "f32", 0, mapping.vectors, mapping.columns)
+        of_result = Operands(machine, {}, {"dst": result})
+        self.dequant = durations.VectorRule(4)(of_result).busy
+        strided = result.with_pitch(4 * max(mapping.n_padded, mapping.columns + 1), 4)
+        put = durations.transfer([replace(strided, space="dram")], [result], machine)
+        self.out, self.out_bus = put.busy, put.bus
+        rows = Stream.dense("buf", "i8", 0, mapping.resident_rows, mapping.shape.k)
+        got = durations.transfer([replace(rows, space="dram")], [rows], machine)
+        self.rows, self.rows_bus = got.busy, got.bus
+        piece = Stream.dense("const", "u8", 0, 1, mapping.slot_bytes)
+        weights = durations.transfer([piece], [replace(piece, space="buf")], machine)
+        times = mapping.steps if mapping.by_step else 1
+        self.fetch, self.fetch_bus = weights.busy * times, weights.bus * times

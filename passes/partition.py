@@ -1,0 +1,245 @@
+"""Partition: which nodes run together as one kernel, on which engine, and why there.
+
+Kernels run in the order of their creation. A node joins an earlier kernel only when everything it reads is there by
+then, so the order stays right without looking at the graph again.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+import onnx_ir as ir
+
+from ..frontend.operators import OPERATORS, Operator, native
+from .rows import Form, output_form, shape_of
+
+#: Stream registers that a row kernel may use, of the 64 there are: some are left for what its parts cannot foresee.
+STREAM_BUDGET = 58
+#: Registers a node takes for its result and for what its recipe needs besides.
+STREAMS_OF_KIND = {"view": 0, "row": 2, "reduce": 1, "row_axis": 4, "concat": 1}
+#: Which of the nodes that could run next goes first: what only names data differently, then what row kernels wait for.
+PRIORITY = {"view": 0, "row": 2, "row_axis": 2, "reduce": 2, "concat": 2}
+
+
+@dataclass
+class Kernel:
+    """Nodes that run together. ``kind`` is the way they are lowered, ``engine`` where the work is done."""
+
+    kind: str
+    engine: str
+    reason: str
+    nodes: list[ir.Node] = field(default_factory=list)
+    forms: dict[ir.Value, Form] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """The name of the last node that computes: what the report calls the kernel."""
+        return str(self.nodes[-1].name)
+
+    def inputs(self) -> list[ir.Value]:
+        """Return what the nodes read and none of them makes, in order of first use."""
+        made = {output for node in self.nodes for output in node.outputs}
+        seen: dict[ir.Value, None] = {}
+        for node in self.nodes:
+            seen.update({value: None for value in node.inputs if value is not None and value not in made})
+        return list(seen)
+
+    def outputs(self) -> list[ir.Value]:
+        """Return what others read, or the graph puts out."""
+        own = set(self.nodes)
+        return [value for node in self.nodes for value in node.outputs if leaves(value, own)]
+
+
+def leaves(value: ir.Value, nodes: set[ir.Node]) -> bool:
+    """Return whether a value is used outside these nodes or is an output of the graph."""
+    return value.is_graph_output() or any(use.node not in nodes for use in value.uses())
+
+
+def partition(model: ir.Model, row_bytes: int, pinned: Callable[[ir.Node], str] = lambda _node: "") -> list[Kernel]:
+    """Return the kernels of a quantised graph in the order they run.
+
+    ``row_bytes`` bounds the bytes that one row of a row kernel may take of the on-chip buffer; ``pinned`` returns a
+    reason why the user wants a node on the host, or an empty string.
+    """
+    return list(_Partition(row_bytes, pinned).run(model.graph))
+
+
+class _Partition:
+    def __init__(self, row_bytes: int, pinned: Callable[[ir.Node], str]) -> None:
+        self.row_bytes = row_bytes
+        self.pinned = pinned
+        self.kernels: list[Kernel] = []
+        self.made_by: dict[ir.Value, int] = {}
+        self.taken: set[ir.Node] = set()
+        self.last_row = -1
+        self.last_host = -1
+
+    def run(self, graph: ir.Graph) -> Iterator[Kernel]:
+        for node in in_kernel_order(graph):
+            if node not in self.taken:
+                self._place(node)
+        yield from self.kernels
+
+    def _place(self, node: ir.Node) -> None:
+        wish = self.pinned(node)
+        operator, reason = (None, wish) if wish else native(node)
+        if operator is None:
+            self._host(node, reason)
+        elif operator.kind in ("linear", "conv"):
+            self._new(operator.kind, "array", "constant weight", linear_chain(node))
+        elif node.op_type == "Abs" and (chain := tensor_quantise_chain(node)):
+            self._new("tensor_quantise", "vector", "one scale for the whole tensor", chain)
+        elif operator.kind in ("row", "row_axis", "reduce", "view", "concat"):
+            self._row(node, operator)
+        else:
+            self._new(operator.kind, "dma" if operator.kind == "gather" else "vector", operator.kind, [node])
+
+    def _reads(self, node: ir.Node) -> list[int]:
+        return [self.made_by.get(value, -1) for value in node.inputs if value is not None]
+
+    def _row(self, node: ir.Node, operator: Operator) -> None:
+        latest = max(self._reads(node), default=-1)
+        for place in dict.fromkeys((latest, self.last_row)):
+            if place >= latest and place >= 0 and self._join_row(place, node, operator):
+                return
+        form = output_form(node, operator.kind, {})
+        if operator.kind in ("view", "concat") or form is None:
+            own_kind = operator.kind if operator.kind in ("view", "concat") else ""
+            if not own_kind:
+                self._host(node, f"{node.op_type}: its rows do not line up")
+                return
+            self._new(own_kind, "dma", "data movement", [node])
+        elif self._too_wide([form], node):
+            self._host(node, f"{node.op_type}: a row of {form.cols} columns does not fit into the on-chip buffer")
+        else:
+            self._new("row", "vector", "elementwise and row operations", [node])
+            self.kernels[-1].forms[node.outputs[0]] = form
+            self.last_row = len(self.kernels) - 1
+
+    def _join_row(self, place: int, node: ir.Node, operator: Operator) -> bool:
+        kernel = self.kernels[place]
+        if kernel.kind != "row" or any(index > place for index in self._reads(node)):
+            return False
+        own = [value for value in node.inputs if value is not None and value in kernel.forms]
+        if operator.kind == "view" and not own:
+            return False
+        form = output_form(node, operator.kind, kernel.forms)
+        if form is None or form.rows != next(iter(kernel.forms.values())).rows:
+            return False
+        if self._streams(kernel, node) > STREAM_BUDGET or self._too_wide([*kernel.forms.values(), form], node):
+            return False
+        kernel.nodes.append(node)
+        kernel.forms[node.outputs[0]] = form
+        self.made_by[node.outputs[0]] = place
+        return True
+
+    def _streams(self, kernel: Kernel, node: ir.Node) -> int:
+        trial = Kernel("row", "", "", [*kernel.nodes, node])
+        inside = sum(STREAMS_OF_KIND[OPERATORS[each.op_type].kind] for each in trial.nodes)
+        outside = sum(2 for value in trial.inputs() if value.const_value is None or value.const_value.size > 1)
+        return inside + outside + sum(1 for node in trial.nodes if leaves(node.outputs[0], set(trial.nodes)))
+
+    def _too_wide(self, forms: list[Form], node: ir.Node) -> bool:
+        external = sum(shape_of(value)[-1] if shape_of(value) else 1 for value in node.inputs if value is not None)
+        return 4 * (2 * sum(form.cols for form in forms) + 2 * external) > self.row_bytes
+
+    def _host(self, node: ir.Node, reason: str) -> None:
+        place = self.last_host
+        if place >= 0 and all(index <= place for index in self._reads(node)):
+            self.kernels[place].nodes.append(node)
+            self.made_by.update({output: place for output in node.outputs})
+            if reason not in self.kernels[place].reason:
+                self.kernels[place].reason += f"; {reason}"
+            return
+        self._new("host", "host", reason, [node])
+        self.last_host = len(self.kernels) - 1
+
+    def _new(self, kind: str, engine: str, reason: str, nodes: list[ir.Node]) -> None:
+        self.kernels.append(Kernel(kind, engine, reason, nodes))
+        self.taken.update(nodes)
+        self.made_by.update({output: len(self.kernels) - 1 for node in nodes for output in node.outputs})
+
+
+def in_kernel_order(graph: ir.Graph) -> Iterator[ir.Node]:
+    """Yield the nodes in an order that makes kernels long: views as soon as they can be, heavy work before row work.
+
+    A linear comes with the nodes that dequantise it, right after one another.
+    """
+    chains = {node: linear_chain(node) for node in graph if node.op_type in ("MatMulInteger", "ConvInteger")}
+    lead = {member: node for node, chain in chains.items() for member in chain}
+    place = {node: index for index, node in enumerate(graph)}
+    missing: dict[ir.Node, int] = {}
+    readers: dict[ir.Node, list[ir.Node]] = {}
+    for node in graph:
+        head = lead.get(node, node)
+        makers = {lead.get(each, each) for value in node.inputs if value is not None and (each := value.producer())}
+        makers.discard(head)
+        missing[head] = missing.get(head, 0) + len(makers)
+        for maker in makers:
+            readers.setdefault(maker, []).append(head)
+    ready = [(_priority(node), place[node], node) for node, count in missing.items() if not count]
+    heapq.heapify(ready)
+    while ready:
+        _, _, node = heapq.heappop(ready)
+        yield from chains.get(node, [node])
+        for reader in readers.get(node, []):
+            missing[reader] -= 1
+            if not missing[reader]:
+                heapq.heappush(ready, (_priority(reader), place[reader], reader))
+
+
+def _priority(node: ir.Node) -> int:
+    operator = OPERATORS.get(node.op_type)
+    return PRIORITY.get(operator.kind, 1) if operator else 1
+
+
+def only_user(value: ir.Value) -> ir.Node | None:
+    """Return the one node that reads a value, or None where there are more, none, or the graph puts it out."""
+    users = {use.node for use in value.uses()}
+    return users.pop() if len(users) == 1 and not value.is_graph_output() else None
+
+
+def linear_chain(product: ir.Node) -> list[ir.Node]:
+    """Return the integer product and the nodes after it that dequantise: Cast, Mul, Mul, then Reshape and bias Add."""
+    chain = [product]
+    for op_type in ("Cast", "Mul", "Mul", "Reshape", "Add"):
+        follower = only_user(chain[-1].outputs[0])
+        if follower is None or follower.op_type != op_type:
+            if op_type == "Reshape":
+                continue
+            break
+        if op_type == "Add" and not _is_bias(follower, chain[-1].outputs[0]):
+            break
+        chain.append(follower)
+    if len(chain) < 4:
+        return [product]
+    return chain
+
+
+def _is_bias(add: ir.Node, summand: ir.Value) -> bool:
+    (other,) = [value for value in add.inputs if value is not summand] or [None]
+    if other is None or other.const_value is None:
+        return False
+    channel = 1 if len(shape_of(summand)) > 2 and summand.producer().op_type != "Reshape" else -1
+    sizes = shape_of(other)
+    wanted = shape_of(summand)[channel]
+    place = len(sizes) - (len(shape_of(summand)) - 1 if channel == 1 else 1)
+    return shape_of(add.outputs[0]) == shape_of(summand) and all(
+        size == (wanted if axis == place else 1) for axis, size in enumerate(sizes)
+    )
+
+
+def tensor_quantise_chain(first: ir.Node) -> list[ir.Node]:
+    """Return Abs, ReduceMax, Max, Div, QuantizeLinear where one scale serves a whole image, else an empty list."""
+    if first.metadata_props.get("flexc.role") != "quantise" or len(shape_of(first.inputs[0])) < 3:
+        return []
+    chain = [first]
+    for op_type in ("ReduceMax", "Max", "Div"):
+        follower = only_user(chain[-1].outputs[0])
+        if follower is None or follower.op_type != op_type:
+            return []
+        chain.append(follower)
+    users = {use.node for use in chain[-1].outputs[0].uses() if use.node.op_type == "QuantizeLinear"}
+    return [*chain, users.pop()] if len(users) == 1 else []

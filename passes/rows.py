@@ -1,0 +1,110 @@
+"""Row forms: how a value lies as rows x columns, so that a chain of nodes can work through it a few rows at a time.
+
+A row kernel visits the rows of one *row space*, the leading dimensions without those of size 1. Every value inside has
+all its rows and some columns: the last dimension, or 1 for one number a row.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import onnx_ir as ir
+
+from ..frontend.operators import reduce_axes
+
+RowSpace = tuple[int, ...]
+
+#: View operators that may leave every row as it is.
+KEEPS_ROWS = ("Reshape", "Unsqueeze", "Squeeze", "Identity", "Flatten")
+
+
+@dataclass(frozen=True)
+class Form:
+    """Rows x columns of one value; ``bare`` when its shape has no last dimension of 1 for the one number a row."""
+
+    rows: RowSpace
+    cols: int
+    bare: bool = False
+
+
+def shape_of(value: ir.Value | None) -> tuple[int, ...]:
+    """Return the static shape of a value."""
+    assert value is not None and value.shape is not None
+    return tuple(int(dim) for dim in value.shape)
+
+
+def squeezed(dims: tuple[int, ...]) -> RowSpace:
+    """Return the dimensions that are not 1."""
+    return tuple(dim for dim in dims if dim != 1)
+
+
+def plain(shape: tuple[int, ...]) -> Form:
+    """Return the form of a shape whose last dimension is the columns."""
+    return Form(squeezed(shape[:-1]), shape[-1]) if shape else Form((), 1)
+
+
+def output_form(node: ir.Node, kind: str, inside: Mapping[ir.Value, Form]) -> Form | None:
+    """Return the form of a node's output given the forms of those inputs that the kernel makes, or None: no fit."""
+    own = {value: inside[value] for value in node.inputs if value is not None and value in inside}
+    if kind == "view":
+        return _view_form(node, own)
+    if kind == "reduce":
+        return _reduce_form(node, own)
+    if node.op_type == "QuantizeLinear":
+        return _quantize_form(node, own)
+    if kind == "concat":
+        return _concat_form(node, own)
+    return _elementwise_form(node, own)
+
+
+def _elementwise_form(node: ir.Node, own: Mapping[ir.Value, Form]) -> Form | None:
+    shape = shape_of(node.outputs[0])
+    form = plain(shape)
+    if any(each.bare for each in own.values()):
+        rows = squeezed(shape)
+        return Form(rows, 1, bare=True) if all(each.bare and each.rows == rows for each in own.values()) else None
+    return form if all(each.rows == form.rows and each.cols in (1, form.cols) for each in own.values()) else None
+
+
+def _reduce_form(node: ir.Node, own: Mapping[ir.Value, Form]) -> Form | None:
+    shape = shape_of(node.inputs[0])
+    axes = (2, 3) if node.op_type == "GlobalAveragePool" else reduce_axes(node)
+    assert axes is not None
+    rows = squeezed(shape[: len(shape) - len(axes)])
+    if own and (len(axes) != 1 or next(iter(own.values())) != Form(rows, shape[-1])):
+        return None
+    out = shape_of(node.outputs[0])
+    return Form(rows, 1, bare=plain(out).rows != rows)
+
+
+def _quantize_form(node: ir.Node, own: Mapping[ir.Value, Form]) -> Form | None:
+    source, scale = node.inputs[0], node.inputs[1]
+    form = plain(shape_of(source))
+    if source in own and own[source] != form:
+        return None
+    per_row = math.prod(shape_of(scale)) > 1
+    if per_row and (node.attributes.get_int("axis", 1) != 0 or len(shape_of(source)) != 2):
+        return None
+    if scale in own and own[scale] != Form(form.rows, 1, bare=True):
+        return None
+    return form
+
+
+def _concat_form(node: ir.Node, own: Mapping[ir.Value, Form]) -> Form | None:
+    shape = shape_of(node.outputs[0])
+    if node.attributes.get_int("axis", 0) % len(shape) != len(shape) - 1:
+        return None
+    form = plain(shape)
+    return form if all(not each.bare and each.rows == form.rows for each in own.values()) else None
+
+
+def _view_form(node: ir.Node, own: Mapping[ir.Value, Form]) -> Form | None:
+    source = node.inputs[0]
+    if source not in own or node.op_type not in KEEPS_ROWS:
+        return None
+    form, shape = own[source], shape_of(node.outputs[0])
+    if plain(shape) == Form(form.rows, form.cols):
+        return Form(form.rows, form.cols)
+    return Form(form.rows, 1, bare=True) if form.cols == 1 and squeezed(shape) == form.rows else None

@@ -61,7 +61,9 @@ class Flow:
 
     def _count(self) -> None:
         """Count executions; and per outermost loop, the iterations of every level."""
-        times, opened, totals = [1], [], {}
+        times: list[int] = [1]
+        opened: list[Loop] = []
+        totals: dict[int, int] = {}
         for pc, instruction in enumerate(self.code):
             self.executed += times[-1]
             if pc in self.loops:
@@ -91,10 +93,8 @@ def flow_problems(flow: Flow, program: Program) -> Iterator[tuple[int, str]]:
         for message in _beyond(instruction, program.machine):
             yield pc, message
         if instruction.mnemonic == "host" and instruction.integer("segment") >= len(program.segments):
-            yield (
-                pc,
-                f"host segment {instruction.integer('segment')} does not exist; the program has {len(program.segments)}",
-            )
+            number, have = instruction.integer("segment"), len(program.segments)
+            yield pc, f"host segment {number} does not exist; the program has {have}"
 
 
 def _beyond(instruction: Instr, machine: Machine) -> Iterator[str]:

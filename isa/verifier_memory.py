@@ -111,6 +111,16 @@ class Written:
         place = bisect_right(self.ends, low)
         return place < len(self.starts) and self.starts[place] < high
 
+    def remove(self, low: int, high: int) -> None:
+        """A stretch no longer counts as written."""
+        first, last = bisect_right(self.ends, low), bisect_left(self.starts, high)
+        if first >= last:
+            return
+        before, after = (self.starts[first], low), (high, self.ends[last - 1])
+        kept = [(start, end) for start, end in (before, after) if start < end]
+        self.starts[first:last] = [start for start, _ in kept]
+        self.ends[first:last] = [end for _, end in kept]
+
     def covers(self, low: int, high: int) -> bool:
         """Whether every byte of a stretch has been written."""
         place = bisect_right(self.starts, low) - 1

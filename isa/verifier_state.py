@@ -18,8 +18,10 @@ from .verifier_operands import Context, group_problems, operand_problems
 
 Problem = tuple[int, str]
 _ROUNDS = 4
+#: A body that sets registers inside loops in loops is followed several times; so often an instruction at most.
+_VISITS = 64
 #: Elements that all instructions together may work on: more would not end in sensible time.
-MOST_WORK = 10**16
+MOST_WORK = 10**15
 
 
 def state_problems(flow: Flow, program: Program) -> Iterator[Problem]:
@@ -32,7 +34,7 @@ def state_problems(flow: Flow, program: Program) -> Iterator[Problem]:
 
 @dataclass
 class _State:
-    """What control has set so far. ``cells`` are stretches of units with the groups they were written under."""
+    """What control has set so far."""
 
     streams: dict[int, Stream] = field(default_factory=dict)
     groups: Groups | None = None
@@ -53,7 +55,7 @@ class _Walker:
         self.state = _State()
         self.open: dict[int, Loop] = {}
         self.totals: Mapping[int, int] = {}
-        self.times, self.work = 1, 0
+        self.times, self.work, self.visits = 1, 0, 0
         self.written = {space: Written() for space in self.sizes}
         self.loaded: dict[Groups, Written] = {}
         self.written["const"].add(0, self.sizes["const"])
@@ -65,6 +67,7 @@ class _Walker:
         """Follow a stretch of code."""
         pc = first
         while pc < last:
+            self.visits += 1
             loop = self.flow.loops.get(pc)
             if loop is not None:
                 yield from self.loop(loop)
@@ -81,6 +84,9 @@ class _Walker:
         self.open[loop.level] = loop
         self.times *= loop.count
         for _ in range(min(loop.count, _ROUNDS)):
+            if self.visits > _VISITS * len(self.flow.code):
+                yield loop.first, "loops in loops set registers again and again; set them before the outermost loop"
+                break
             before = self.state.copy()
             yield from self.block(loop.first + 1, loop.last)
             if self.state == before:
@@ -135,7 +141,7 @@ class _Walker:
                 inside = False
                 yield message
         yield from operand_problems(Context(instruction, streams, self.state.groups, self.machine))
-        self.work += self.times * max(stream.elements for stream in streams.values())
+        self.work += self.times * work(instruction, streams, self.state.groups)
         if inside:
             yield from self.contents(instruction, streams, accesses)
 
@@ -166,7 +172,7 @@ class _Walker:
         return stream.base + low, stream.base + high
 
     def reach(self, step: Step) -> tuple[int, int]:
-        """Return the least and the greatest offset of a step in any iteration; a loop that is not open does not move."""
+        """Return the least and the greatest offset of a step in any iteration; 0 where its loop is not open."""
         loop = self.open.get(step.level)
         if loop is None:
             return 0, 0
@@ -193,10 +199,10 @@ class _Walker:
         self, instruction: Instr, streams: Mapping[str, Stream], accesses: Mapping[str, tuple[int, int]]
     ) -> Iterator[str]:
         """Check that what is read was written before, at least in part; then note what is written."""
-        reads = set(instruction.spec.reads)
+        reads = [name for name in instruction.spec.reads if name in streams]
         if instruction.values.get("mode") == "add":
-            reads |= set(instruction.spec.writes)
-        for name in reads & streams.keys():
+            reads += instruction.spec.writes
+        for name in reads:
             space = streams[name].space
             if space != "cells" and not self.written[space].meets(*accesses[name]):
                 yield f"{name} reads {space} at {accesses[name][0]:#x}, where nothing has been written"
@@ -207,9 +213,24 @@ class _Walker:
                 yield f"cells reads units that no `ldw` has written under {groups.n}:{groups.m}, {groups.blocks} blocks"
         for name in instruction.spec.writes:
             if name == "cells" and groups is not None:
-                self.loaded.setdefault(groups, Written()).add(*accesses[name])
+                self.load(groups, *accesses[name])
             else:
                 self.written[streams[name].space].add(*accesses[name])
+
+    def load(self, groups: Groups, low: int, high: int) -> None:
+        """Units are written: they now hold weights of these groups and of no others."""
+        for other in self.loaded.values():
+            other.remove(low, high)
+        self.loaded.setdefault(groups, Written()).add(low, high)
+
+
+def work(instruction: Instr, streams: Mapping[str, Stream], groups: Groups | None) -> int:
+    """Return the elements, or multiplications, that one execution works on."""
+    if instruction.mnemonic == "mac" and groups is not None:
+        return streams["acc"].elements * groups.depth
+    if instruction.mnemonic == "vmm":
+        return streams["dst"].elements * streams["a"].cols
+    return max(stream.elements for stream in streams.values())
 
 
 def stream_of(instruction: Instr) -> Stream:

@@ -55,13 +55,14 @@ class Options:
 
 def format_instruction(instruction: Instr) -> str:
     """Return the text of an instruction: operands by place, then ``name=value`` for those not at their default."""
-    places, named = [], []
-    for each in instruction.spec.fields:
+    places: list[str] = []
+    named: list[str] = []
+    for each, write in instruction.spec.writers:
         value = instruction.values[each.name]
         if each.positional:
-            places.append(each.format(value))
-        elif each.default is None or value != each.default or str(value) != str(each.default):
-            named.append(f"{each.name}={each.format(value)}")
+            places.append(write(value))
+        elif value != each.default or (value == 0 and str(value) != str(each.default)):  # -0.0 is not 0.0
+            named.append(f"{each.name}={write(value)}")
     text = ", ".join(places)
     return " ".join(part for part in (instruction.mnemonic, text, *named) if part)
 

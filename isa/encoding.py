@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
 from .errors import FlexcError
 from .fields import Value
@@ -42,9 +42,7 @@ def decode(word: bytes) -> Instr:
         raise FlexcError(f"opcode {bits & 0xFF:#04x} is no instruction")
     if bits >> spec.used_bits:
         raise FlexcError(f"{spec.mnemonic}: bits from {spec.used_bits} up are not zero")
-    values: Mapping[str, Value] = {
-        field.name: field.decode((bits >> low) & ((1 << field.width) - 1)) for field, low in spec.layout
-    }
+    values: dict[str, Value] = {name: read((bits >> low) & mask) for name, low, mask, read in spec.parts}
     return Instr(spec, values)
 
 

@@ -253,6 +253,8 @@ class Tokens(Field):
         return sum(token << (self._each * place) for place, token in enumerate(value))
 
     def decode(self, bits: int) -> Value:
+        if not bits:
+            return ()
         mask = (1 << self._each) - 1
         places = [(bits >> (self._each * place)) & mask for place in range(self.length)]
         tokens = tuple(token for token in places if token)
@@ -270,7 +272,8 @@ class Tokens(Field):
         return self.decode(self.encode(tuple(int(word[1:]) for word in words)))
 
     def range_text(self) -> str:
-        return f"up to {self.length} different of t1..t{self.count - 1}, joined by +"
+        one = f"t1..t{self.count - 1}"
+        return one if self.length == 1 else f"up to {self.length} different of {one}, joined by +"
 
 
 def parse_integer(text: str) -> int | None:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING
 
-from .fields import Field, Tokens, Value
+from .fields import Field, Float32, Tokens, Value
 from .streams import Stream
 
 if TYPE_CHECKING:
@@ -19,6 +19,9 @@ OPCODE_BITS = 8
 STREAMS = 64
 SEMAPHORES = 64
 LEVELS = 8
+
+#: Values of each field that decoder and printer remember: most come again and again.
+_REMEMBERED = 4096
 
 #: Engines with a queue, in the order that ``sync`` numbers them. ``control`` fetches and hands out; it has no queue.
 ENGINES = ("dma0", "dma1", "weights", "array", "vector", "host")
@@ -116,6 +119,19 @@ class Instruction:
             places.append((each, low))
             low += each.width
         return tuple(places)
+
+    @cached_property
+    def parts(self) -> tuple[tuple[str, int, int, Callable[[int], Value]], ...]:
+        """For the decoder: each field's name, lowest bit, mask and way to its value, which remembers values."""
+        remember = lru_cache(_REMEMBERED)
+        return tuple((each.name, low, (1 << each.width) - 1, remember(each.decode)) for each, low in self.layout)
+
+    @cached_property
+    def writers(self) -> tuple[tuple[Field, Callable[[Value], str]], ...]:
+        """For the printer: each field and the way to a value's text, which remembers texts."""
+        remember = lru_cache(_REMEMBERED, typed=True)
+        # 0.0 and -0.0 are equal but are not written alike
+        return tuple((each, each.format if isinstance(each, Float32) else remember(each.format)) for each in self.fields)
 
     @cached_property
     def used_bits(self) -> int:

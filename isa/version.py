@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import fields
 from functools import cache
 
 from .fields import Field
@@ -12,8 +13,12 @@ from .table import TABLE
 ISA_VERSION = 1
 
 
+_WORDS = ("doc", "unit")  # what only people read
+
+
 def _field_text(field: Field, low: int) -> str:
-    return f"{field.name}@{low}+{field.width}:{type(field).__name__}[{field.range_text()}]={field.default}"
+    facts = {each.name: getattr(field, each.name) for each in fields(field) if each.name not in _WORDS}
+    return f"{type(field).__name__} at {low}: {facts}"
 
 
 @cache
@@ -25,6 +30,6 @@ def isa_digest() -> bytes:
     """
     lines = [f"isa {ISA_VERSION}"]
     for each in sorted(TABLE, key=lambda entry: entry.opcode):
-        fields = " ".join(_field_text(field, low) for field, low in each.layout)
-        lines.append(f"{each.opcode:#04x} {each.mnemonic} {each.engine} {fields}")
+        layout = "; ".join(_field_text(field, low) for field, low in each.layout)
+        lines.append(f"{each.opcode:#04x} {each.mnemonic} {each.engine} {layout}")
     return hashlib.sha256("\n".join(lines).encode()).digest()

@@ -1,0 +1,216 @@
+"""When everything happens, without values: cycles, by op and in total, and how often every countable event occurs.
+
+A loop whose engines, queues and tokens stand to each other as they did some iterations before goes on like that: the
+remaining iterations are jumped over.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from ..isa.instruction import ENGINES, Duration
+from ..isa.program import Program
+from .engines import Engines, Record, State, Work
+from .walk import Block, Leaf, Loop, Tree, build, operands, visits
+
+_SHORT = 4  # iterations below which looking for a period costs more than it saves
+_REMEMBERED = 64  # states of a loop that are kept to compare with
+
+
+@dataclass(frozen=True)
+class OpTiming:
+    """The share of one op of ``debug.ops``; ops in loops are carried out several times.
+
+    ``cycles`` are those by which the op moved the end of all work further on, so that they add up to the total;
+    ``start`` and ``end`` are its first start and last end, and overlap those of other ops.
+    """
+
+    start: int
+    end: int
+    cycles: int
+    busy: Mapping[str, int]
+    counters: Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Cycles of a program, cycles that each engine is at work (waiting not counted), counted events by name.
+
+    ``instructions`` counts those issued; going round a loop issues nothing.
+    """
+
+    cycles: int
+    busy: Mapping[str, int]
+    counters: Mapping[str, int]
+    instructions: int
+    ops: tuple[OpTiming, ...]
+
+
+def time_program(program: Program, *, jump: bool = True) -> Timing:
+    """Return when everything in a program happens.
+
+    Args:
+        program: what to time; its values play no part.
+        jump: jump over iterations of loops that repeat; False goes through all, for the same result.
+
+    Raises:
+        FlexcError: control flow is malformed, or an instruction waits for a token that never comes.
+    """
+    tree = build(program)
+    costs = _Costs(tree)
+    engines = Engines(program, costs.ops)
+    _carry_out(_compiled(tree.root, costs), engines, jump)
+    cycles = engines.finish()
+    engines.op_cycles[costs.op_of[-1]] += cycles - engines.latest
+    counters = _total(costs.counters)
+    ops = [_op_timing(op, engines, costs) for op in range(len(program.debug.ops))]
+    return Timing(cycles, _total(costs.busy), counters, counters["control_instruction"], tuple(ops))
+
+
+def _op_timing(op: int, engines: Engines, costs: _Costs) -> OpTiming:
+    start, end, cycles = max(0, engines.op_start[op]), engines.op_end[op], engines.op_cycles[op]
+    return OpTiming(start, end, cycles, costs.busy[op], costs.counters[op])
+
+
+def _total(counts: Iterable[Mapping[str, int]]) -> Counter[str]:
+    total: Counter[str] = Counter()
+    for each in counts:
+        total.update(each)
+    return total
+
+
+class _Costs:
+    """What each instruction costs, and the sums over all executions by op."""
+
+    def __init__(self, tree: Tree) -> None:
+        self.program = tree.program
+        self.ops = max(1, len(self.program.debug.ops))
+        self.op_of = list(_op_of_each_pc(self.program))
+        self.durations: dict[Leaf, Duration] = {}
+        self.busy: list[Counter[str]] = [Counter() for _ in range(self.ops)]
+        self.counters: list[Counter[str]] = [Counter() for _ in range(self.ops)]
+        for leaf, times in visits(tree.root):
+            self._count(leaf, times)
+
+    def _count(self, leaf: Leaf, times: int) -> None:
+        op, spec = self.op_of[leaf.pc], leaf.instr.spec
+        self.counters[op]["control_instruction"] += times
+        if spec.duration is None or spec.counters is None:
+            return
+        seen = operands(leaf, self.program)
+        duration = self.durations[leaf] = spec.duration(seen)
+        self.busy[op][leaf.engine] += duration.busy * times
+        for name, count in spec.counters(seen).items():
+            if count:
+                self.counters[op][name] += count * times
+
+
+def _op_of_each_pc(program: Program) -> Iterator[int]:
+    """Yield the op that each instruction counts for: its own, or else the next one, or else the last one."""
+    ops = sorted((op.first, op.last, index) for index, op in enumerate(program.debug.ops))
+    place = 0
+    for pc in range(len(program.code)):
+        while place < len(ops) - 1 and pc >= ops[place][1]:
+            place += 1
+        yield ops[place][2] if ops else 0
+
+
+@dataclass(frozen=True)
+class _Repeat:
+    """A loop for the queues, and the ops that its body may count for."""
+
+    count: int
+    first: _Steps
+    rest: _Steps
+    ops: tuple[int, ...]
+
+
+class _Barrier:
+    """Control waits for all engines."""
+
+
+#: Stretches of work, cycles that control spends on its own instructions, loops, and barriers.
+_Steps: TypeAlias = "list[list[Work] | int | _Repeat | _Barrier]"
+
+
+def _compiled(block: Block, costs: _Costs) -> _Steps:
+    steps: _Steps = []
+    gap, issue = 0, costs.program.machine.control.issue_cycles
+    for node in block.nodes:
+        if isinstance(node, Leaf) and node.instr.spec.queued:
+            if not steps or not isinstance(steps[-1], list):
+                steps.append([])
+            stretch = steps[-1]
+            assert isinstance(stretch, list)
+            stretch.append(_work(node, costs, gap))
+            gap = 0
+        elif isinstance(node, Leaf) and node.instr.mnemonic != "barrier":
+            gap += issue
+        else:
+            steps.append(gap)
+            steps.append(_Barrier() if isinstance(node, Leaf) else _repeat(node, costs))
+            gap = 0
+    return [*steps, gap]
+
+
+def _repeat(loop: Loop, costs: _Costs) -> _Repeat:
+    first = _compiled(loop.first, costs)
+    rest = first if loop.rest is loop.first else _compiled(loop.rest, costs)
+    return _Repeat(loop.count, first, rest, tuple(sorted(set(costs.op_of[loop.pc : loop.end + 1]))))
+
+
+def _work(leaf: Leaf, costs: _Costs, gap: int) -> Work:
+    duration, instr = costs.durations[leaf], leaf.instr
+    release = instr.tokens("release")
+    marks = instr.mnemonic == "sync"
+    return Work(
+        leaf.pc,
+        costs.op_of[leaf.pc],
+        ENGINES.index(leaf.engine),
+        gap,
+        duration.busy,
+        duration.done,
+        duration.latency,
+        duration.bus,
+        instr.tokens("wait"),
+        instr.tokens("post"),
+        release,
+        marks,
+    )
+
+
+def _carry_out(steps: _Steps, engines: Engines, jump: bool) -> None:
+    for step in steps:
+        if isinstance(step, list):
+            engines.run(step)
+        elif isinstance(step, int):
+            engines.clock += step
+        elif isinstance(step, _Barrier):
+            engines.barrier()
+        else:
+            _go_round(step, engines, jump)
+
+
+def _go_round(loop: _Repeat, engines: Engines, jump: bool) -> None:
+    """Carry out a loop; once it repeats, only what is left over after whole periods."""
+    _carry_out(loop.first, engines, jump)
+    seen: dict[State, tuple[int, Record]] = {}
+    done, search = 1, jump and loop.count >= _SHORT
+    while done < loop.count:
+        if search and (state := engines.state()) is not None:
+            if state in seen:
+                before, record = seen[state]
+                period = done - before
+                times = (loop.count - done) // period
+                engines.jump(record, times, loop.ops)
+                done += times * period
+                search = False
+                continue
+            if len(seen) >= _REMEMBERED:
+                seen.clear()
+            seen[state] = done, engines.record(loop.ops)
+        _carry_out(loop.rest, engines, jump)
+        done += 1

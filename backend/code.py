@@ -120,16 +120,6 @@ class Builder:
         self._depth = 0
         self._buffer_top = 0
 
-    def mark(self) -> tuple[int, int]:
-        """Return a point to go back to."""
-        return len(self.code), len(self.taps)
-
-    def back_to(self, mark: tuple[int, int]) -> None:
-        """Forget what was written since."""
-        del self.code[mark[0] :]
-        del self.taps[mark[1] :]
-        self.begin_kernel()
-
     def emit(self, mnemonic: str, **values: Value) -> int:
         """Add an instruction; return its place in the code."""
         self.code.append(instr(mnemonic, **values))

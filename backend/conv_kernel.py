@@ -1,3 +1,154 @@
+"""Convolutions on the array: every output pixel is a vector gathered from the image while it comes into the buffer.
+
+K runs over kernel rows, kernel columns and channels. A grouped convolution becomes several linears side by side; each
+takes as many groups as fill a macro's columns, its weight being zero between the groups: for those zeros the in-cell
+index costs nothing (a depthwise one is 1:16 or sparser).
+"""
+
 from __future__ import annotations
-class ConvKernel: ...
-class TensorQuantiseKernel: ...
+
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+
+from ..isa.program import Tap
+from ..passes.mapping import LinearShape, choose
+from ..passes.partition import Kernel
+from ..passes.pattern import NM, detect
+from .code import Block, Builder, DoesNotFit, Loop, Pending, nest, window
+from .context import Context, static_shape
+from .image import Sliding, as_image, as_value
+from .linear_body import Job, LinearBody, Result
+from .linear_kernel import CellAllocator, Chain, PlannedBox, array_of, output_taps, pattern_of, plan_boxes
+from .linear_weights import Codes, Floats, Weights
+from .views import View
+
+Tree = list[Pending | Block]
+
+
+@dataclass(frozen=True)
+class Parts:
+    """A convolution as ``count`` linears: each reads ``channels`` and makes ``columns``, from ``groups`` groups."""
+
+    count: int
+    groups: int
+    channels: int
+    columns: int
+
+
+class ConvKernel:
+    """ConvInteger with a constant weight on one image."""
+
+    def __init__(self, kernel: Kernel, context: Context, cells: CellAllocator) -> None:
+        self.chain = Chain.of(kernel)
+        product = self.chain.product
+        self.name = str(product.name)
+        weight = static_shape(self.chain.weight)
+        self.sliding = Sliding.of(product, weight[2:])
+        self.image = as_image(context.view(self.chain.source))
+        if self.image.strides[2] != 1:
+            raise DoesNotFit("the image does not have its channels innermost")
+        self.scale = context.view(self.chain.column)
+        self.groups = product.attributes.get_int("group", 1)
+        self.parts, self.shape = self._cut(context)
+        self.boxes = plan_boxes(self.shape, self.parts.count, self._weights(), context, cells, self.name)
+        self.result = self._plan_output(context)
+
+    def _cut(self, context: Context) -> tuple[Parts, LinearShape]:
+        """Return the linears side by side that the machine can map: the smallest that fill whole tiles, or one for all."""
+        weight, channels = static_shape(self.chain.weight), self.image.shape[2]
+        filters, columns = weight[0], context.machine.array.columns
+        each = filters // self.groups
+        sizes = [s for s in range(1, self.groups) if self.groups % s == 0 and s * each % columns == 0]
+        for size in [*sizes[:1], self.groups]:
+            count = self.groups // size
+            parts = Parts(count, size, channels // count, filters // count)
+            k = self.sliding.kernel[0] * self.sliding.kernel[1] * parts.channels
+            rows = self.sliding.out[0] * self.sliding.out[1]
+            shape = LinearShape(rows, k, parts.columns, self._pattern(parts), self.sliding.out[1], count > 1)
+            if choose(shape, context.machine) is not None:
+                return parts, shape
+        raise DoesNotFit(f"{shape.k} x {shape.n} cannot be mapped")
+
+    def _pattern(self, parts: Parts) -> NM:
+        if parts.groups == 1:
+            return pattern_of(self.chain.product)
+        return detect(self._codes(parts).astype(np.float32))
+
+    def _codes(self, parts: Parts) -> Codes:
+        """Return the weight as [filters, K of a part]: kernel rows, kernel columns, channels; zero between groups."""
+        weight = array_of(self.chain.weight).astype(np.int8, copy=False)
+        filters, own = weight.shape[:2]
+        flat = np.moveaxis(weight, 1, -1).reshape(filters, -1, own)
+        wide = np.zeros((filters, flat.shape[1], parts.channels), np.int8)
+        each = filters // self.groups
+        for row in range(filters):
+            start = row // each % parts.groups * own
+            wide[row, :, start : start + own] = flat[row]
+        return wide.reshape(filters, -1)
+
+    def _weights(self) -> Weights:
+        chain = self.chain
+        filters = static_shape(chain.weight)[0]
+
+        def flat(value: ir.Value) -> Floats:
+            return np.broadcast_to(array_of(value).astype(np.float32).reshape(-1), (filters,))
+
+        bias = chain.bias
+        scales = lambda: flat(chain.scales)  # noqa: E731
+        return Weights(lambda: self._codes(self.parts), scales, (lambda: flat(bias)) if bias is not None else None)
+
+    def _plan_output(self, context: Context) -> View:
+        value = self.chain.output
+        height, width = self.sliding.out
+        padded = max(box.mapping.n_padded for box in self.boxes) * self.parts.count
+        storage = context.scratch(str(value.name), 4 * height * width * padded)
+        channels = self.parts.columns * self.parts.count
+        image = View(storage, "f32", (height, width, channels), (4 * width * padded, 4 * padded, 4))
+        context.set(value, as_value(image, static_shape(value)))
+        return image
+
+    def emit(self, builder: Builder) -> None:
+        """Write the kernel's code, one box of rows after the other."""
+        for box in self.boxes:
+            builder.begin_kernel()
+            LinearBody(self._job(box, builder), builder).write()
+
+    def _job(self, box: PlannedBox, builder: Builder) -> Job:
+        def fetch(address: int, part: Loop, block: Loop) -> Tree:
+            return self._fetch(builder, box, address, part, block)
+
+        pitch = self.result.strides[1]
+        address = self.result.address + box.start * pitch
+        result = Result("dram", address, pitch, 4 * self.parts.columns, self._taps(box.start))
+        scales = window("dram", "f32", self.scale.address, (1, 1))
+        return Job(
+            box.mapping, box.blocks, self.parts.count, box.weights.address, result, scales, 0, box.unit, fetch
+        )
+
+    def _taps(self, start: int) -> tuple[Tap, ...]:
+        return output_taps(self.chain, start, 1, self.sliding.out[0] * self.sliding.out[1])
+
+    def _fetch(self, builder: Builder, box: PlannedBox, address: int, part: Loop, block: Loop) -> Tree:
+        """Return the transfers that gather a block of vectors: a row of output pixels and a kernel row at a time."""
+        sliding, image, mapping = self.sliding, self.image, box.mapping
+        by_row, by_pixel = image.strides[0], image.strides[1]
+        channels, pixels = self.parts.channels, sliding.out[1]
+        joined = sliding.dilations[1] == 1 and channels == image.shape[2] and by_pixel == channels
+        rows = mapping.resident_rows // pixels
+        down, kernel_row, kernel_col = builder.loops(rows, sliding.kernel[0], 1 if joined else sliding.kernel[1])
+        first = box.start // pixels * sliding.strides[0] - sliding.border.top
+        base = image.address + first * by_row - sliding.border.left * by_pixel
+        moves = part.step(channels) + block.step(rows * sliding.strides[0] * by_row)
+        moves += down.step(sliding.strides[0] * by_row) + kernel_row.step(sliding.dilations[0] * by_row)
+        moves += kernel_col.step(sliding.dilations[1] * by_pixel)
+        width = channels * (sliding.kernel[1] if joined else 1)
+        pitch = (sliding.strides[1] * by_pixel, 1)
+        outside = window(image.storage.space, "i8", base, (pixels, width), pitch, moves)
+        places = down.step(pixels * mapping.k_padded) + kernel_row.step(sliding.kernel[1] * channels)
+        places += kernel_col.step(channels)
+        inside = window("buf", "i8", address, (pixels, width), (mapping.k_padded, 1), places)
+        copy: Tree = [Pending("copy", {"dst": inside, "src": outside}, {"channel": 0})]
+        builder.end_loops([down, kernel_row, kernel_col])
+        return nest([down, kernel_row, kernel_col], copy)

@@ -17,7 +17,7 @@ from ..passes.partition import Kernel, partition
 from ..passes.prune import NM_KEY
 from .code import Builder, DoesNotFit, Semaphores
 from .context import Context, static_shape
-from .conv_kernel import ConvKernel, TensorQuantiseKernel
+from .conv_kernel import ConvKernel
 from .host_kernel import HostKernel, tensor_of
 from .linear_kernel import CellAllocator, LinearKernel, emit_resident
 from .matmul_kernel import MatMulKernel
@@ -25,6 +25,7 @@ from .memory import allocate
 from .moves import concat_kernel, gather_kernel, view_kernel
 from .pool_kernel import PoolKernel
 from .row_kernel import RowKernel
+from .tensor_quantise import TensorQuantiseKernel
 
 
 class Lowering(Protocol):

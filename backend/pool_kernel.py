@@ -1,2 +1,109 @@
+"""Max pooling: the greatest of shifted views of a few rows of the image, channels innermost."""
+
 from __future__ import annotations
-class PoolKernel: ...
+
+import math
+
+import onnx_ir as ir
+
+from ..isa.program import Tap
+from ..isa.streams import Step, Stream
+from .boxes import divisor, ring
+from .code import Block, Builder, DoesNotFit, Pending, Semaphores, aligned, nest, window
+from .context import Context, machine_dtype, static_shape
+from .image import Sliding, as_image, as_value, border_copies, bordered
+from .moves import Copy, write_copy
+from .transfers import bring, take
+from .views import View
+
+Tree = list[Pending | Block]
+
+
+class PoolKernel:
+    """MaxPool of one image."""
+
+    def __init__(self, node: ir.Node, context: Context) -> None:
+        self.value = node.outputs[0]
+        source = node.inputs[0]
+        assert source is not None
+        self.sliding = Sliding.of(node, node.attributes.get_ints("kernel_shape", []))
+        self.image, self.copies = self._bordered(context, as_image(context.view(source)))
+        height, width = self.sliding.out
+        channels = self.image.shape[2]
+        self.reach = (self.sliding.kernel[0] - 1) * self.sliding.dilations[0] + 1
+        self.channels = self._channels(context.machine.buffer.bytes, channels)
+        storage = context.scratch(str(self.value.name), 4 * height * width * channels)
+        self.out = View.dense(storage, "f32", (height, width, channels))
+        context.set(self.value, as_value(self.out, static_shape(self.value)))
+
+    def _bordered(self, context: Context, image: View) -> tuple[View, list[Copy]]:
+        """Return the image with its border of -inf, channels innermost, and the copies that make it."""
+        border = self.sliding.border
+        if border.empty and image.strides[2] == 4:
+            return image, []
+        name = f"{self.value.name}/bordered"
+        height, width, channels = image.shape
+        whole, inside = bordered(context, name, (height, width, channels), "f32", border)
+        return whole, [*border_copies(context, name, whole, border, -math.inf), (image, inside)]
+
+    def _channels(self, room: int, channels: int) -> int:
+        """Return how many channels are worked on at once."""
+        most = channels
+        while 2 * aligned(4 * self.reach * self.image.shape[1] * most) + 2 * aligned(4 * self.sliding.out[1] * most) > room:
+            if most == 1:
+                raise DoesNotFit("the rows under one window are larger than the buffer")
+            most = divisor(channels, most - 1)
+        return most
+
+    def emit(self, builder: Builder) -> None:
+        """Write the border, then a nest over groups of channels and output rows."""
+        for source, target in self.copies:
+            builder.begin_kernel()
+            write_copy(builder, source, target)
+        if self.copies:
+            builder.emit("barrier")
+        builder.begin_kernel()
+        self._write(builder)
+        builder.emit("barrier")
+
+    def _write(self, builder: Builder) -> None:
+        channels, pixels = self.channels, self.sliding.out[1]
+        width = self.image.shape[1]
+        group, row, line = builder.loops(self.image.shape[2] // channels, self.sliding.out[0], self.reach)
+        turning = ring([group, row])
+        a_line = 4 * width * channels
+        held_at = builder.buffer(self.reach * a_line, 2 if turning else 1)
+        turns = turning.step(aligned(self.reach * a_line), 2) if turning else []
+        by_row, by_pixel, _ = self.image.strides
+        moves = group.step(4 * channels) + row.step(self.sliding.strides[0] * by_row) + line.step(by_row)
+        outside = window(self.image.storage.space, "f32", self.image.address, (width, channels), (by_pixel, 4), moves)
+        load, _ = bring(outside, held_at, turns + line.step(a_line))
+        out_moves = group.step(4 * channels) + row.step(self.out.strides[0])
+        target = window("dram", "f32", self.out.address, (pixels, channels), (self.out.strides[1], 4), out_moves)
+        out_turns = turning.step(aligned(target.bytes), 2) if turning else []
+        store, result = take(target, builder.buffer(target.bytes, 2 if turning else 1), out_turns)
+        code = self._maxima(result, held_at, width, turns)
+        height = self.sliding.out[0]
+        steps = tuple(group.step(channels * height * pixels) + row.step(pixels))
+        shape = static_shape(self.value)
+        code[-1].taps.append(Tap(0, "dst", str(self.value.name), machine_dtype(self.value), shape, 0, 1, height * pixels, steps))
+        empty_in, empty_out = Semaphores.EMPTY["in"][1], Semaphores.EMPTY["out"][1]
+        ready = Pending("sync", {}, {"engine": "dma0"}).wait(empty_in)
+        full = Pending("sync", {}, {"engine": "dma0"}).post(Semaphores.IN_FULL)
+        code[0].wait(Semaphores.IN_FULL, empty_out)
+        code[-1].post(empty_in, Semaphores.OUT_FULL)
+        store.wait(Semaphores.OUT_FULL).post(empty_out)
+        builder.write(nest([group, row], [ready, *nest([line], [load]), full, *code, store]))
+
+    def _maxima(self, result: Stream, at: int, width: int, turns: list[Step]) -> list[Pending]:
+        sliding, channels = self.sliding, self.channels
+        code = []
+        for i in range(sliding.kernel[0]):
+            for j in range(sliding.kernel[1]):
+                base = at + 4 * channels * (i * sliding.dilations[0] * width + j * sliding.dilations[1])
+                part = window("buf", "f32", base, (result.rows, channels), (4 * channels * sliding.strides[1], 4), turns)
+                if code:
+                    code.append(Pending("vmax", {"dst": result, "a": result, "b": part}))
+                else:
+                    code.append(Pending("vmov", {"dst": result, "a": part}))
+        return code

@@ -34,14 +34,21 @@ class RowChunk:
         self.room: list[tuple[int, int]] = []
         self.code: list[Pending] = []
 
-    def emit(self) -> None:
-        """Write the box."""
-        moving = [each for each in self.kernel.loads if self._moves(each)]
-        fixed = [each for each in self.kernel.loads if not self._moves(each)]
-        first = [self._load(each, moving=False) for each in fixed]
-        loads = [self._load(each, moving=True) for each in moving]
+    def dry_run(self) -> tuple[list[Pending], list[Pending], list[Pending]]:
+        """Make room for everything and note the vector code; return the loads before and in the loops, and the stores.
+
+        Raises:
+            DoesNotFit: the buffer is too small.
+        """
+        first = [self._load(each, moving=False) for each in self.kernel.loads if not self._moves(each)]
+        loads = [self._load(each, moving=True) for each in self.kernel.loads if self._moves(each)]
         stores = [self._store(root, access) for root, access in self.kernel.stores.items()]
         self._compute()
+        return first, loads, stores
+
+    def emit(self) -> None:
+        """Write the box."""
+        first, loads, stores = self.dry_run()
         if first:
             first[-1].post(Semaphores.IN_FULL)
             sync = Pending("sync", {}, {"engine": "vector"}).wait(Semaphores.IN_FULL)

@@ -13,11 +13,10 @@ import onnx_ir as ir
 
 from ..frontend.operators import OPERATORS, reduce_axes
 from ..isa.machine import Machine
-from ..isa.streams import DTYPES
 from ..passes.partition import Kernel, only_user
 from .boxes import Box, boxes
 from .row_chunk import RowChunk
-from .code import Builder, DoesNotFit, aligned
+from .code import Builder, DoesNotFit
 from .context import Context, machine_dtype, static_shape
 from .views import View, collapse
 
@@ -25,8 +24,6 @@ from .views import View, collapse
 EXACT_IMMEDIATE = 1 << 24
 #: A chunk should be worth the latency of its transfer.
 GOOD_CHUNK_BYTES = 8192
-#: Slots of the buffer reckoned with for every value that comes or goes, while planning a chunk.
-SLOTS = (2, 4)
 
 
 @dataclass(frozen=True)
@@ -60,7 +57,6 @@ class RowKernel:
         self.loads = list(dict.fromkeys(each for sources in self.sources for each in sources if isinstance(each, Access)))
         self.pure = self._is_pure()
         self.stores = self._plan_outputs(context)
-        self.slots = SLOTS[0]
 
     def _find_roots(self) -> dict[ir.Value, ir.Value]:
         """Map each value to the one whose rows it shares: views inside a kernel cost nothing."""
@@ -124,20 +120,12 @@ class RowKernel:
         return units + sorted(by_axis, key=lambda axis: -by_axis[axis])
 
     def emit(self, builder: Builder) -> None:
-        """Write the kernel's code; where the chunks turn out too large for the buffer, again with smaller ones."""
+        """Write the kernel's code."""
         accesses = [*self.loads, *self.stores.values()]
-        for self.slots in SLOTS:
-            mark = builder.mark()
-            try:
-                for box in self._boxes(accesses):
-                    builder.begin_kernel()
-                    RowChunk(self, builder, box, accesses).emit()
-                    builder.emit("barrier")
-                return
-            except DoesNotFit:
-                builder.back_to(mark)
-                if self.slots == SLOTS[-1]:
-                    raise
+        for box in self._boxes(accesses):
+            builder.begin_kernel()
+            RowChunk(self, builder, box, accesses).emit()
+            builder.emit("barrier")
 
     def _boxes(self, accesses: Sequence[Access]) -> list[Box]:
         width = len(accesses) + 1
@@ -162,27 +150,32 @@ class RowKernel:
 
     def _most_cols(self) -> int:
         most = 4096
-        while most > 64 and self.need(1, most, self.slots) > self.machine.buffer.bytes:
+        while most > 64 and not self._fits(1, most):
             most //= 2
         return most
 
     def _chunk_rows(self, rows: int, cols: int) -> int:
-        fit = rows
-        while fit > 1 and self.need(fit, cols, self.slots) > self.machine.buffer.bytes:
-            fit = max(1, fit * 3 // 4)
-        if self.need(fit, cols, self.slots) > self.machine.buffer.bytes:
+        """Return how many rows a chunk has: as many as fit, but no fewer than four chunks where they are worth it."""
+        if not self._fits(1, cols):
             raise DoesNotFit("one row of the kernel is larger than the buffer")
-        row_bytes = max(1, self.need(64, cols, 1) // 64)
-        return max(1, min(fit, max(-(-rows // 4), GOOD_CHUNK_BYTES // row_bytes)))
+        row_bytes = sum((cols or each.cols) * each.view.itemsize for each in (*self.loads, *self.stores.values()))
+        wish = min(rows, max(-(-rows // 4), -(-GOOD_CHUNK_BYTES // max(1, row_bytes))))
+        low, high = 1, wish + 1
+        while high - low > 1:
+            middle = (low + high) // 2
+            low, high = (middle, high) if self._fits(middle, cols) else (low, middle)
+        return low
 
-    def need(self, rows: int, cols: int, slots: int) -> int:
-        """Return the bytes of buffer that a chunk of so many rows takes."""
-        total = sum(slots * aligned(rows * (cols or each.cols) * each.view.itemsize) for each in self.loads)
-        stored = {root: slots for root in self.stores}
-        for root in dict.fromkeys(self.roots.values()):
-            size = aligned(rows * (cols or self.forms[root].cols) * DTYPES[machine_dtype(root)])
-            total += stored.get(root, 1) * size
-        return total + 3 * aligned(4 * rows * (cols or max(form.cols for form in self.forms.values())))
+    def _fits(self, rows: int, cols: int) -> bool:
+        """Return whether a chunk of that size fits the buffer, both slots of everything that moves included."""
+        accesses = [*self.loads, *self.stores.values()]
+        moves = tuple(0 if each.fixed_rows and not (self.pure and each.cols > 1) else 1 for each in accesses)
+        box = Box(((2, (*moves, 1)),), rows, (*moves, 1), cols, (1,) * (len(accesses) + 1), (0,) * (len(accesses) + 1))
+        try:
+            RowChunk(self, Builder(self.machine), box, accesses).dry_run()
+        except DoesNotFit:
+            return False
+        return True
 
 
 def dense_strides(sizes: tuple[int, ...]) -> tuple[int, ...]:

@@ -64,6 +64,12 @@ def _float_only(node: ir.Node) -> str:
     return f"works on float32, not {', '.join(sorted(bad))}" if bad else ""
 
 
+def _float_input(node: ir.Node) -> str:
+    """Reads a float32 tensor."""
+    dtype = _dtype(node.inputs[0])
+    return "" if dtype == "FLOAT" else f"reads float32, not {dtype}"
+
+
 NUMBERS = {"FLOAT", "INT32", "INT64"}
 
 
@@ -199,6 +205,14 @@ def _array(node: ir.Node) -> str:
     return "" if weight is not None and weight.const_value is not None else "the weight must be constant"
 
 
+def _conv(node: ir.Node) -> str:
+    """The weight is constant; one image or signal."""
+    shape = node.inputs[0].shape if node.inputs[0] is not None else None
+    if shape is None or len(shape) not in (3, 4) or shape[0] != 1:
+        return "works on one image of one or two dimensions"
+    return _array(node)
+
+
 _LIST: tuple[tuple[str, str, Tolerance, Rule], ...] = (
     ("Add", "row", EXACT, _numbers),
     ("Sub", "row", EXACT, _numbers),
@@ -235,7 +249,7 @@ _LIST: tuple[tuple[str, str, Tolerance, Rule], ...] = (
     ("Sin", "row", Tolerance(8, "unit"), _float_only),
     ("Cos", "row", Tolerance(8, "unit"), _float_only),
     ("Sign", "row", EXACT, _float_only),
-    ("IsNaN", "row", EXACT, _float_only),
+    ("IsNaN", "row", EXACT, _float_input),
     ("Relu", "row", EXACT, _float_only),
     ("Clip", "row", EXACT, _constant_after(1)),
     ("LeakyRelu", "row", ROUNDED, _float_only),
@@ -264,7 +278,7 @@ _LIST: tuple[tuple[str, str, Tolerance, Rule], ...] = (
     ("MatMul", "matmul", Tolerance(16, "sum"), _matmul),
     ("MaxPool", "pool", EXACT, _max_pool),
     ("MatMulInteger", "linear", EXACT, _array),
-    ("ConvInteger", "conv", EXACT, _array),
+    ("ConvInteger", "conv", EXACT, _conv),
 )
 
 OPERATORS = {name: Operator(name, kind, tolerance, rule) for name, kind, tolerance, rule in _LIST}

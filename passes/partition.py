@@ -233,7 +233,8 @@ def _is_bias(add: ir.Node, summand: ir.Value) -> bool:
 
 def tensor_quantise_chain(first: ir.Node) -> list[ir.Node]:
     """Return Abs, ReduceMax, Max, Div, QuantizeLinear where one scale serves a whole image, else an empty list."""
-    if first.metadata_props.get("flexc.role") != "quantise" or len(shape_of(first.inputs[0])) < 3:
+    shape = shape_of(first.inputs[0])
+    if first.metadata_props.get("flexc.role") != "quantise" or len(shape) not in (3, 4) or shape[0] != 1:
         return []
     chain = [first]
     for op_type in ("ReduceMax", "Max", "Div"):

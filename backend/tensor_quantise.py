@@ -1,0 +1,134 @@
+"""Quantising a whole image with one scale: its greatest magnitude first, then a row of pixels at a time into INT8."""
+
+from __future__ import annotations
+
+from ..isa.program import Tap
+from ..isa.streams import Stream
+from ..passes.partition import Kernel
+from .boxes import Box, boxes, cut, even_chunk, ring
+from .code import Block, Builder, Pending, Semaphores, aligned, nest, window
+from .context import Context, machine_dtype, static_shape
+from .image import Border, Sliding, as_image, as_value, border_copies, bordered
+from .moves import write_copy
+from .transfers import bring, take
+from .views import View, collapse
+
+Tree = list[Pending | Block]
+
+#: Smallest normal float32 and the greatest INT8 code: see ``passes/quantise.py``, which says what is computed here.
+FLOOR, LEVELS = 2.0**-126, 127.0
+_MOST_COLS, _MOST_ROWS = 512, 32
+
+
+class TensorQuantiseKernel:
+    """Abs, ReduceMax, Max, Div, QuantizeLinear of one image; the codes get the border that their readers need."""
+
+    def __init__(self, kernel: Kernel, context: Context) -> None:
+        source = kernel.nodes[0].inputs[0]
+        assert source is not None
+        self.scale_value, self.codes = kernel.nodes[3].outputs[0], kernel.nodes[4].outputs[0]
+        self.source = context.view(source)
+        self.image = as_image(self.source)
+        name = str(self.codes.name)
+        height, width, channels = self.image.shape
+        border = Border.around(Sliding.of(use.node, static_shape(use.node.inputs[1])[2:]).border for use in self.codes.uses() if use.node.op_type == "ConvInteger")
+        whole, self.inside = bordered(context, name, (height, width, channels), "i8", border)
+        self.border = border_copies(context, name, whole, border, 0)
+        context.set(self.codes, as_value(self.inside, static_shape(self.codes)))
+        self.scale = context.output(self.scale_value)
+
+    def emit(self, builder: Builder) -> None:
+        """Write the search for the greatest magnitude, the border, and the quantisation."""
+        found = self._boxes()
+        for place, box in enumerate(found):
+            builder.begin_kernel()
+            self._write_peak(builder, box, first=place == 0, last=place == len(found) - 1)
+            builder.emit("barrier")
+        for source, target in self.border:
+            builder.begin_kernel()
+            write_copy(builder, source, target)
+        self._write_codes(builder)
+
+    def _boxes(self) -> list[Box]:
+        order = sorted(range(len(self.source.shape)), key=lambda axis: -self.source.strides[axis])
+        shape = [self.source.shape[axis] for axis in order]
+        dims = collapse(shape, [[self.source.strides[axis] for axis in order], [0] * len(order)])
+        cols = dims[-1][0] if dims else 1
+        return boxes(dims, 2, cols, lambda rows, _cols: min(rows, _MOST_ROWS), _MOST_COLS)
+
+    def _peaks(self, builder: Builder) -> tuple[Stream, Stream]:
+        """Return the running maxima and the scale in the buffer: at the same place in every part of the kernel."""
+        running = window("buf", "f32", builder.buffer(4 * _MOST_ROWS), (_MOST_ROWS, 1))
+        return running, window("buf", "f32", builder.buffer(4), (1, 1))
+
+    def _write_peak(self, builder: Builder, box: Box, *, first: bool, last: bool) -> None:
+        running, scale = self._peaks(builder)
+        loops = builder.loops(*(count for count, _ in box.loops))
+        turning = ring(loops)
+        steps = [step for loop, (_, own) in zip(loops, box.loops, strict=True) for step in loop.step(own[0])]
+        base = self.source.address + box.offset[0]
+        outside = window(self.source.storage.space, "f32", base, (box.rows, box.cols), (box.row_strides[0], box.col_strides[0] or 4), steps)
+        at = builder.buffer(outside.bytes, 2 if turning else 1)
+        load, held = bring(outside, at, turning.step(aligned(outside.bytes), 2) if turning else [])
+        size = window("buf", "f32", builder.buffer(held.bytes), (held.rows, held.cols))
+        part = window("buf", "f32", builder.buffer(4 * held.rows), (held.rows, 1))
+        own = window("buf", "f32", running.base, (held.rows, 1))
+        load.wait(Semaphores.EMPTY["in"][1]).post(Semaphores.IN_FULL)
+        body: Tree = [
+            load,
+            Pending("vabs", {"dst": size, "a": held}).wait(Semaphores.IN_FULL).post(Semaphores.EMPTY["in"][1]),
+            Pending("vrmax", {"dst": part, "a": size}),
+            Pending("vmax", {"dst": own, "a": own, "b": part}),
+        ]
+        before: Tree = [Pending("vfill", {"dst": running}, {"imm": 0.0})] if first else []
+        after = self._finish(running, scale) if last else []
+        builder.write([*before, *nest(loops, body), *after])
+
+    def _finish(self, running: Stream, scale: Stream) -> Tree:
+        """Return the code that makes the scale of the running maxima and takes it away."""
+        across = window("buf", "f32", running.base, (1, running.rows))
+        done = Pending("vdiv", {"dst": scale, "a": scale}, {"imm": LEVELS}).post(Semaphores.OUT_FULL)
+        value = self.scale_value
+        done.taps.append(Tap(0, "dst", str(value.name), machine_dtype(value), static_shape(value), 0, 1, 1))
+        store, _ = take(window("dram", "f32", self.scale.address, (1, 1)), scale.base)
+        return [
+            Pending("vrmax", {"dst": scale, "a": across}),
+            Pending("vmax", {"dst": scale, "a": scale}, {"imm": FLOOR}),
+            done,
+            store.wait(Semaphores.OUT_FULL),
+        ]
+
+    def _write_codes(self, builder: Builder) -> None:
+        width, channels = self.image.shape[1:]
+        room = builder.machine.buffer.bytes - 4096
+        chunk = even_chunk(width, max(1, room // (2 * 5 * channels + 256)))
+        for loop, pixels, offset in cut((width, (1,)), chunk, (0,)):
+            builder.begin_kernel()
+            self._write_rows(builder, loop[0], pixels, offset[0])
+            builder.emit("barrier")
+
+    def _write_rows(self, builder: Builder, chunks: int, pixels: int, start: int) -> None:
+        _, scale = self._peaks(builder)
+        height, width, channels = self.image.shape
+        row, chunk = builder.loops(height, chunks)
+        turning = ring([row, chunk])
+
+        def side(view: View) -> Stream:
+            moves = row.step(view.strides[0]) + chunk.step(pixels * view.strides[1])
+            base = view.address + start * view.strides[1]
+            return window(view.storage.space, view.dtype, base, (pixels, channels), (view.strides[1], view.strides[2]), moves)
+
+        source, target = side(self.image), side(self.inside)
+        slots = 2 if turning else 1
+        ats = [builder.buffer(each.bytes, slots) for each in (source, target)]
+        turns = [turning.step(aligned(each.bytes), 2) if turning else [] for each in (source, target)]
+        load, held = bring(source, ats[0], turns[0])
+        store, codes = take(target, ats[1], turns[1])
+        moves = row.step(width) + chunk.step(pixels)
+        value = self.codes
+        tap = Tap(0, "dst", str(value.name), "i8", static_shape(value), start, 1, height * width, tuple(moves))
+        quant = Pending("quant", {"dst": codes, "a": held, "scale": scale}, {}, [tap])
+        load.wait(Semaphores.EMPTY["in"][1]).post(Semaphores.IN_FULL)
+        quant.wait(Semaphores.IN_FULL, Semaphores.EMPTY["out"][1]).post(Semaphores.EMPTY["in"][1], Semaphores.OUT_FULL)
+        store.wait(Semaphores.OUT_FULL).post(Semaphores.EMPTY["out"][1])
+        builder.write(nest([row, chunk], [load, quant, store]))

@@ -183,12 +183,12 @@ class Register(Field):
 
     def encode(self, value: Value) -> int:
         if not isinstance(value, int) or not 0 <= value < self.count:
-            raise self.refuse(value)
+            raise self.refuse(self.format(value))
         return value
 
     def decode(self, bits: int) -> Value:
         if bits >= self.count:
-            raise self.refuse(bits)
+            raise self.refuse(self.format(bits))
         return bits
 
     def format(self, value: Value) -> str:
@@ -213,12 +213,12 @@ class OptionalStream(Field):
 
     def encode(self, value: Value) -> int:
         if not isinstance(value, int) or not -1 <= value < self.count:
-            raise self.refuse(value)
+            raise self.refuse(self.format(value))
         return value + 1
 
     def decode(self, bits: int) -> Value:
         if bits > self.count:
-            raise self.refuse(bits)
+            raise self.refuse(self.format(bits - 1))
         return bits - 1
 
     def format(self, value: Value) -> str:

@@ -130,8 +130,8 @@ class Instruction:
     def writers(self) -> tuple[tuple[Field, Callable[[Value], str]], ...]:
         """For the printer: each field and the way to a value's text, which remembers texts."""
         remember = lru_cache(_REMEMBERED, typed=True)
-        # 0.0 and -0.0 are equal but are not written alike
-        return tuple((each, each.format if isinstance(each, Float32) else remember(each.format)) for each in self.fields)
+        plain = (Float32,)  # 0.0 and -0.0 are equal but are not written alike
+        return tuple((each, each.format if isinstance(each, plain) else remember(each.format)) for each in self.fields)
 
     @cached_property
     def used_bits(self) -> int:

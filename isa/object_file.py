@@ -181,8 +181,9 @@ class _Reader:
             raise FlexcError("is damaged: its constants do not follow its weights", where=self.where)
         for section, kind in ((weights, WEIGHTS), (constants, CONSTANTS)) if check else ():
             check_section(self.file, section, kind.title, self.where)
+        code = tuple(self.code())
         return Program(
-            code=tuple(self.code()),
+            code=code,
             machine=self.machine(),
             const=_map(self.path, weights.offset, weights.size + constants.size),
             weight_bytes=weights.size,
@@ -190,7 +191,7 @@ class _Reader:
             inputs=records(Tensor, tensors["inputs"], f"{self.at(TENSORS)}.inputs"),
             outputs=records(Tensor, tensors["outputs"], f"{self.at(TENSORS)}.outputs"),
             segments=self.segments(tensors["segments"]),
-            debug=from_record(Debug, self.json(DEBUG), self.at(DEBUG)),
+            debug=self.debug(len(code)),
             meta=texts(self.json(META), self.at(META)),
             blobs=self.blobs(),
         )
@@ -239,6 +240,20 @@ class _Reader:
             model = read_section(self.file, section, f"{SEGMENT.title} {place}", self.where)
             found.append(from_record(Segment, each, f"{self.at(TENSORS)}.segments[{place}]", model=model))
         return tuple(found)
+
+    def debug(self, length: int) -> Debug:
+        """Return the debug data, which may only speak of instructions that there are."""
+        debug = from_record(Debug, self.json(DEBUG), self.at(DEBUG))
+        for op in debug.ops:
+            if not 0 <= op.first <= op.last <= length:
+                raise FlexcError(f"op '{op.name}' is of instructions {op.first}..{op.last}", where=self.at(DEBUG))
+        for tap in debug.taps:
+            if not 0 <= tap.pc < length:
+                raise FlexcError(f"tap of '{tap.value}' is of instruction {tap.pc}", where=self.at(DEBUG))
+        for pc, label in debug.labels.items():
+            if pc > length:
+                raise FlexcError(f"label '{label}' is of instruction {pc}", where=self.at(DEBUG))
+        return debug
 
     def blobs(self) -> Blobs:
         """Return the blobs, not yet read."""

@@ -64,11 +64,12 @@ def gather(operands: Operands) -> Duration:
 def picked_rows(operands: Operands) -> Stream:
     """Return a stream with the size of what a gather reads of its table: as many separate rows as it writes."""
     table, dst = operands.streams["table"], operands.streams["dst"]
-    return Stream(table.space, table.dtype, table.base, dst.rows, table.cols, 2 * table.cols * table.itemsize, table.itemsize)
+    apart = 2 * table.cols * table.itemsize
+    return Stream(table.space, table.dtype, table.base, dst.rows, table.cols, apart, table.itemsize)
 
 
 def load_weights(operands: Operands) -> Duration:
-    """One column a cycle into all macros at once, or as fast as the weight bus of a cluster brings them; 0 when resident."""
+    """One column a cycle into all macros, or as fast as the weight bus of a cluster brings them; 0 when resident."""
     array = operands.machine.array
     if array.resident:
         return Duration(0, 0)

@@ -94,9 +94,7 @@ class Stream:
         ``iterations`` holds the iteration of every loop level, ``running`` the iterations of every level since the
         outermost loop began.
         """
-        return self.base + sum(
-            step.offset((running if step.period else iterations)[step.level]) for step in self.steps
-        )
+        return self.base + sum(step.offset((running if step.period else iterations)[step.level]) for step in self.steps)
 
     def extent(self) -> tuple[int, int]:
         """Return the first byte and the one after the last, relative to element (0, 0)."""

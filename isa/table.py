@@ -1,4 +1,4 @@
-"""The instruction table: every instruction of FlexCiM once. Encoder, decoder, assembler, verifier and manual follow it."""
+"""The instruction table: every instruction of FlexCiM once. Encoder, decoder, assembler and manual follow it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,13 @@ def level(name: str, doc: str) -> Register:
 CHANNEL = Register("channel", 1, "DMA channel", positional=True, prefix="ch", count=2)
 DST = stream("dst", "where the result goes")
 A = stream("a", "first operand")
-MODE = Choice("mode", 2, "overwrite, add, or overwrite in iteration 0 of loop `level` and add after", default="clear", words=("clear", "add", "first"))
+MODE = Choice(
+    "mode",
+    2,
+    "overwrite, add, or overwrite in iteration 0 of loop `level` and add after",
+    default="clear",
+    words=("clear", "add", "first"),
+)
 LEVEL = Register("level", 3, "the loop that mode=first looks at", default=0, prefix="L", count=LEVELS)
 IMM = Float32("imm", 32, "the operand where no stream is named", default=0.0)
 
@@ -99,7 +105,8 @@ MOVES = (
         0x10,
         "any",
         (Choice("engine", 3, "the queue it goes through", positional=True, words=ENGINES),),
-        "Only waits and posts: its tokens are posted once every earlier instruction of its engine has delivered its results.",
+        "Only waits and posts: its tokens are posted once every earlier instruction of its engine has delivered its "
+        "results.",
         duration=durations.nothing,
         counters=counters.nothing,
         timing="0 cycles",
@@ -164,8 +171,21 @@ ARRAY = (
             stream("cells", "the macros and their weight set"),
             MODE,
             LEVEL,
-            Unsigned("slices", 5, "the macros form so many equal groups, group g taking the g-th part of a vector", low=1, default=1),
-            Tokens("release", 6, "semaphore to give a token to when the last vector is in: cells and activations are free", default=(), length=1, count=SEMAPHORES),
+            Unsigned(
+                "slices",
+                5,
+                "the macros form so many equal groups, group g taking the g-th part of a vector",
+                low=1,
+                default=1,
+            ),
+            Tokens(
+                "release",
+                6,
+                "semaphore to give a token to when the last vector is in: cells and activations are free",
+                default=(),
+                length=1,
+                count=SEMAPHORES,
+            ),
         ),
         "acc[v, c] (+)= sum over the slots s of column c of weight[s, c] * activation[v, block(s) * m + index[s, c]], "
         "exact in int32.",
@@ -190,7 +210,15 @@ ARRAY = (
 )
 
 
-def _vector(mnemonic: str, opcode: int, operands: tuple[Register | OptionalStream, ...], meaning: str, rule: durations.VectorRule, *, immediate: bool = False) -> Instruction:
+def _vector(
+    mnemonic: str,
+    opcode: int,
+    operands: tuple[Register | OptionalStream, ...],
+    meaning: str,
+    rule: durations.VectorRule,
+    *,
+    immediate: bool = False,
+) -> Instruction:
     extra = (IMM, Unsigned("swap", 1, "1: operands change places", default=0)) if immediate else ()
     return Instruction(
         mnemonic,
@@ -252,10 +280,20 @@ _REDUCE = (
 
 VECTOR = (
     *(
-        _vector(name, code, (A, _OPTIONAL_B), f"dst = {text}; one row or one column is repeated.", durations.VectorRule(simple, slow), immediate=True)
+        _vector(
+            name,
+            code,
+            (A, _OPTIONAL_B),
+            f"dst = {text}; one row or one column is repeated.",
+            durations.VectorRule(simple, slow),
+            immediate=True,
+        )
         for name, code, text, simple, slow in _BINARY
     ),
-    *(_vector(name, code, (A,), f"dst = {text}.", durations.VectorRule(simple, slow)) for name, code, text, simple, slow in _UNARY),
+    *(
+        _vector(name, code, (A,), f"dst = {text}.", durations.VectorRule(simple, slow))
+        for name, code, text, simple, slow in _UNARY
+    ),
     *(_vector(name, code, (A,), f"{text}.", durations.VectorRule(1, over="a")) for name, code, text in _REDUCE),
     Instruction(
         "vsel",
@@ -284,7 +322,12 @@ VECTOR = (
         "quant",
         0x62,
         "vector",
-        (DST, A, stream("scale", "one a row, or one"), OptionalStream("zero", 7, "zero point, of dst's type", default=-1, count=STREAMS)),
+        (
+            DST,
+            A,
+            stream("scale", "one a row, or one"),
+            OptionalStream("zero", 7, "zero point, of dst's type", default=-1, count=STREAMS),
+        ),
         "dst = saturate(round half to even(a / scale) + zero), i8 or u8.",
         reads=("a", "scale", "zero"),
         writes=("dst",),

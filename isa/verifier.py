@@ -41,12 +41,11 @@ def check(program: Program) -> None:
 
 
 def _problems(program: Program) -> Iterator[tuple[int | None, str]]:
-    yield from tensor_problems(program)
     flow = Flow(program.code)
-    structure = list(flow_problems(flow, program))
-    yield from structure
-    if structure:
-        return  # what follows needs loops that match
+    basis = [*tensor_problems(program), *flow_problems(flow, program)]
+    yield from basis
+    if basis:
+        return  # what follows needs loops that match, and tensors that are where they say
     yield from token_problems(flow)
     yield from state_problems(flow, program)
 

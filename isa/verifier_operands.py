@@ -126,8 +126,8 @@ def _gather(context: Context) -> Iterator[str]:
 
 def _cells(context: Context) -> Iterator[str]:
     stream, macros = context["cells"], context.machine.array.macros
-    if stream.dtype != "u8" or stream.cols != 1 or (stream.rows > 1 and stream.row_pitch != 1):
-        yield "cells must be u8 with one column and a row pitch of 1: one macro a row"
+    if stream.itemsize != 1 or stream.cols != 1 or (stream.rows > 1 and stream.row_pitch != 1):
+        yield "cells must be u8 or i8 with one column and a row pitch of 1: one macro a row"
     if stream.rows > macros:
         yield f"cells has {stream.rows} rows; this machine has {macros} macros"
 

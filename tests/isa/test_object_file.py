@@ -18,6 +18,7 @@ from flexc.isa.errors import FlexcError
 from flexc.isa.machine import load_machine
 from flexc.isa.object_file import load, save
 from flexc.isa.program import Debug, Op, Program, Segment, Tensor
+from flexc.isa.version import isa_digest
 from tests.isa.strategies import EDGE, programs
 
 X = Tensor("x", "f32", (8,), "dram", 0, (4,))
@@ -69,7 +70,7 @@ def test_saving_what_was_loaded_gives_the_same_bytes(program: Program, tmp_path:
 def test_the_order_of_dictionaries_does_not_matter(tmp_path: Path) -> None:
     program = sample()
     save(program, tmp_path / "a.fxc")
-    turned = replace(program, blobs=dict(reversed(program.blobs.items())), meta=dict(reversed(program.meta.items())))
+    turned = replace(program, blobs=dict(reversed(list(program.blobs.items()))), meta=dict(reversed(list(program.meta.items()))))
     save(turned, tmp_path / "b.fxc")
     assert (tmp_path / "a.fxc").read_bytes() == (tmp_path / "b.fxc").read_bytes()
 
@@ -169,7 +170,7 @@ def rebuilt(path: Path, kind: object_file.Kind, data: bytes | None) -> None:
             sections.append(content)
         elif data is not None:
             sections.append(replace(content, data=data))
-    container.write(path, sections, object_file.isa_digest(), bytes.fromhex(program.machine.fingerprint()))
+    container.write(path, sections, isa_digest(), bytes.fromhex(program.machine.fingerprint()))
 
 
 BAD_SECTIONS = [

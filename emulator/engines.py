@@ -20,7 +20,7 @@ from .walk import at
 
 Times = list[int]
 #: How the engines, queues and tokens stand to each other, in a form that can be compared.
-State = str
+State = tuple[object, ...]
 #: What grows from one time round a loop to the next: the clock, cycles and ends of ops.
 Record = tuple[int, Times, Times]
 
@@ -89,25 +89,28 @@ class Engines:
         Raises:
             FlexcError: one can never start, because a token that it or its engine waits for never comes.
         """
+        starts, free, depth = self.starts, self.free, self.depth
         for each in work:
-            self.clock += each.gap
-            if self.blocked or not self._ready(each):
+            clock = self.clock + each.gap
+            waits, engine = each.waits, each.engine
+            if self.blocked or (waits and not self._ready(waits)):
+                self.clock = clock
                 self._queue(each)
                 continue
-            ring, clock = self.starts[each.engine], self.clock
-            if len(ring) == self.depth and ring[0] > clock:
+            ring = starts[engine]
+            if len(ring) == depth and ring[0] > clock:
                 clock = ring[0]
-            start = max(clock, self.free[each.engine])
-            for token in each.waits:
-                place = self.waited[token]
-                self.waited[token] = place + 1
-                start = max(start, self.tokens[token].pop(place))
             self.clock = clock + self.issue_cycles
+            start = free[engine]
+            if start < clock:
+                start = clock
+            if waits:
+                start = self._take(waits, start)
             done = self._occupy(each, start)
-            for token in each.posts:
-                self._post(token, done)
-            for token in each.release:
-                self._post(token, self.free[each.engine])
+            if each.posts:
+                self._post(each.posts, done)
+            if each.release:
+                self._post(each.release, free[engine])
 
     def barrier(self) -> None:
         """Control waits until all that was issued is done.
@@ -137,15 +140,16 @@ class Engines:
         if self.blocked:
             return None
         clock = self.clock
-        tokens = [
-            (token, [(place - self.waited[token], max(time, clock) - clock) for place, time in sorted(held.items())])
+        tokens = tuple(
+            (token, place - self.waited[token], time - clock if time > clock else 0)
             for token, held in enumerate(self.tokens)
             if held
-        ]
-        queues = [[max(start, clock) - clock for start in ring] for ring in self.starts]
-        engines = [max(time, clock) - clock for time in (*self.free, *self.delivered)]
-        bus = [(begin - clock, end - clock) for begin, end in self.bus if end > clock]
-        return repr((tokens, queues, engines, bus, self.latest - clock))
+            for place, time in held.items()
+        )
+        queues = tuple(tuple([start - clock if start > clock else 0 for start in ring]) for ring in self.starts)
+        engines = tuple([time - clock if time > clock else 0 for time in (*self.free, *self.delivered)])
+        bus = tuple((begin - clock, end - clock) for begin, end in self.bus if end > clock)
+        return tokens, queues, engines, bus, self.latest - clock
 
     def record(self, ops: Sequence[int]) -> Record:
         """Return what grows while a loop goes round: the clock, and of each of these ops its cycles and its end."""
@@ -170,36 +174,45 @@ class Engines:
         self.starts = [deque(map(moved, ring), maxlen=self.depth) for ring in self.starts]
         self.tokens = [{place: moved(time) for place, time in held.items()} for held in self.tokens]
 
-    def _ready(self, work: Work) -> bool:
-        return all(self.waited[token] in self.tokens[token] for token in work.waits)
+    def _ready(self, waits: tuple[int, ...]) -> bool:
+        waited, tokens = self.waited, self.tokens
+        return not [token for token in waits if waited[token] not in tokens[token]]
 
-    def _post(self, token: int, time: int) -> None:
-        self.tokens[token][self.posted[token]] = time
-        self.posted[token] += 1
+    def _take(self, waits: tuple[int, ...], start: int) -> int:
+        """Take tokens that are there; return when the last of them came, at least ``start``."""
+        for token in waits:
+            place = self.waited[token]
+            self.waited[token] = place + 1
+            time = self.tokens[token].pop(place)
+            if time > start:
+                start = time
+        return start
+
+    def _post(self, posts: tuple[int, ...], time: int) -> None:
+        for token in posts:
+            place = self.posted[token]
+            self.posted[token] = place + 1
+            self.tokens[token][place] = time
 
     def _occupy(self, work: Work, start: int) -> int:
         """Give the engine to work that starts now; return when it is done."""
-        engine = work.engine
+        engine, op = work.engine, work.op
         delay = self._transfer(start + work.latency, work.bus) if work.bus else 0
         done = start + work.done + delay
-        if work.marks:
-            done = max(done, self.delivered[engine])
-        elif done > self.delivered[engine]:
+        if done > self.delivered[engine]:
             self.delivered[engine] = done
+        elif work.marks:
+            done = self.delivered[engine]
         self.free[engine] = start + work.busy + delay
         self.starts[engine].append(start)
-        self._account(work.op, start, done)
-        return done
-
-    def _account(self, op: int, start: int, done: int) -> None:
-        """Count the cycles by which work moves the end of the program for its op."""
-        if self.op_start[op] < 0:
-            self.op_start[op] = start
         if done > self.op_end[op]:
             self.op_end[op] = done
-        if done > self.latest:
+        if done > self.latest:  # it moves the end of the program
             self.op_cycles[op] += done - self.latest
             self.latest = done
+        if self.op_start[op] < 0:
+            self.op_start[op] = start
+        return done
 
     def _transfer(self, ready: int, cycles: int) -> int:
         """Hold the DRAM bus for a transfer, in the first gap that is long enough; return how long it has to wait."""

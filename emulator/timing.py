@@ -16,7 +16,7 @@ from ..isa.program import Program
 from .engines import Engines, Record, State, Work
 from .walk import Block, Leaf, Loop, Tree, build, operands, visits
 
-_SHORT = 4  # iterations below which looking for a period costs more than it saves
+_WORTHWHILE = 100  # instructions in all iterations of a loop below which looking for a period costs more than it saves
 _REMEMBERED = 64  # states of a loop that are kept to compare with
 
 
@@ -120,11 +120,12 @@ def _op_of_each_pc(program: Program) -> Iterator[int]:
 
 @dataclass(frozen=True)
 class _Repeat:
-    """A loop for the queues, and the ops that its body may count for."""
+    """A loop for the queues: its bodies, the work in one, and the ops that it may count for."""
 
     count: int
     first: _Steps
     rest: _Steps
+    size: int
     ops: tuple[int, ...]
 
 
@@ -159,7 +160,15 @@ def _compiled(block: Block, costs: _Costs) -> _Steps:
 def _repeat(loop: Loop, costs: _Costs) -> _Repeat:
     first = _compiled(loop.first, costs)
     rest = first if loop.rest is loop.first else _compiled(loop.rest, costs)
-    return _Repeat(loop.count, first, rest, tuple(sorted(set(costs.op_of[loop.pc : loop.end + 1]))))
+    size = sum(_size(step) for step in rest)
+    return _Repeat(loop.count, first, rest, size, tuple(sorted(set(costs.op_of[loop.pc : loop.end + 1]))))
+
+
+def _size(step: list[Work] | int | _Repeat | _Barrier) -> int:
+    """Return the work of a step, in instructions."""
+    if isinstance(step, list):
+        return len(step)
+    return step.count * step.size if isinstance(step, _Repeat) else 1
 
 
 def _work(leaf: Leaf, costs: _Costs, gap: int) -> Work:
@@ -197,20 +206,50 @@ def _carry_out(steps: _Steps, engines: Engines, jump: bool) -> None:
 def _go_round(loop: _Repeat, engines: Engines, jump: bool) -> None:
     """Carry out a loop; once it repeats, only what is left over after whole periods."""
     _carry_out(loop.first, engines, jump)
-    seen: dict[State, tuple[int, Record]] = {}
-    done, search = 1, jump and loop.count >= _SHORT
+    search = _Search(loop, engines) if jump and loop.count * loop.size >= _WORTHWHILE else None
+    done = 1
     while done < loop.count:
-        if search and (state := engines.state()) is not None:
-            if state in seen:
-                before, record = seen[state]
-                period = done - before
-                times = (loop.count - done) // period
-                engines.jump(record, times, loop.ops)
-                done += times * period
-                search = False
-                continue
-            if len(seen) >= _REMEMBERED:
-                seen.clear()
-            seen[state] = done, engines.record(loop.ops)
-        _carry_out(loop.rest, engines, jump)
-        done += 1
+        if search is not None and (period := search.period(done)):
+            times = (loop.count - done) // period
+            search.jump(times)
+            done += times * period
+            search = None
+        else:
+            _carry_out(loop.rest, engines, jump)
+            done += 1
+
+
+class _Search:
+    """Looks whether a loop has come back to a state, and remembers what has grown since."""
+
+    def __init__(self, loop: _Repeat, engines: Engines) -> None:
+        self._ops = loop.ops
+        self._engines = engines
+        self._glances: set[tuple[int, int]] = set()
+        self._clock = engines.clock
+        self._seen: dict[State, tuple[int, Record]] = {}
+        self._record: Record | None = None
+
+    def period(self, done: int) -> int:
+        """Return the number of iterations after which this state comes back, 0 while none is known."""
+        engines = self._engines
+        glance = (engines.clock - self._clock, engines.latest - engines.clock)  # states take longer to look at
+        self._clock = engines.clock
+        if glance not in self._glances:
+            self._glances.add(glance)
+            return 0
+        state = engines.state()
+        if state is None:
+            return 0
+        if state in self._seen:
+            before, self._record = self._seen[state]
+            return done - before
+        if len(self._seen) >= _REMEMBERED:
+            self._seen.clear()
+        self._seen[state] = done, engines.record(self._ops)
+        return 0
+
+    def jump(self, times: int) -> None:
+        """Leave out so many periods."""
+        assert self._record is not None
+        self._engines.jump(self._record, times, self._ops)

@@ -63,7 +63,7 @@ def body(rng: random.Random, level: int) -> Iterator[Instr]:
             yield instr("endloop", level=level)
         else:
             taken = tuple(rng.sample(range(1, 6), rng.randint(0, 2)))
-            given = taken if rng.random() < 0.9 else tuple(rng.sample(range(1, 6), rng.randint(0, 2)))
+            given = taken if rng.random() < 0.98 else tuple(rng.sample(range(1, 6), rng.randint(0, 2)))
             if rng.random() < 0.5:
                 yield from queued(rng, taken, ())
                 taken = ()
@@ -76,7 +76,7 @@ def random_program(seed: int) -> Program:
     rng = random.Random(seed)
     code = list(setup(rng))
     for token in range(1, 6):
-        code += [instr("sync", engine=rng.choice(ENGINES), post=(token,))] * rng.randint(0, 3)
+        code += [instr("sync", engine=rng.choice(ENGINES), post=(token,))] * rng.randint(1, 3)
     code += [*body(rng, 0), *body(rng, 0), *body(rng, 0)]
     places = sorted(rng.sample(range(len(code) + 1), min(6, len(code))))
     ops = [Op(f"op{i}", "X", (), "array", "", a, b) for i, (a, b) in enumerate(itertools.pairwise(places))]

@@ -1,4 +1,4 @@
-"""Boxes: cutting the rows x columns that a kernel visits into equal chunks that fit the buffer, and what is left over."""
+"""Boxes: the rows x columns that a kernel visits, cut into equal chunks that fit the buffer, and what is left over."""
 
 from __future__ import annotations
 
@@ -64,7 +64,9 @@ def cut(dim: Dim, chunk: int, offset: Strides) -> Iterator[tuple[Dim, int, Strid
         yield (1, strides), size % chunk, _sum(offset, _scaled(strides, whole * chunk))
 
 
-def boxes(dims: Sequence[Dim], width: int, cols: int, chunk_rows: Callable[[int, int], int], most_cols: int) -> list[Box]:
+def boxes(
+    dims: Sequence[Dim], width: int, cols: int, chunk_rows: Callable[[int, int], int], most_cols: int
+) -> list[Box]:
     """Return the boxes that visit all of ``dims``.
 
     ``cols`` 0: the dims are rows only. Otherwise the last dim is the columns, at most ``most_cols`` a chunk.
@@ -102,7 +104,13 @@ def _fold_rest(dims: Sequence[Dim], width: int, most: int) -> list[Box]:
 
 
 def _row_boxes(
-    dims: Sequence[Dim], cols: int, col_strides: Strides, offset: Strides, chunk_rows: Callable[[int, int], int], *, moved: bool
+    dims: Sequence[Dim],
+    cols: int,
+    col_strides: Strides,
+    offset: Strides,
+    chunk_rows: Callable[[int, int], int],
+    *,
+    moved: bool,
 ) -> list[Box]:
     """Make the boxes of the row dims; with ``moved`` the last of them is the loop over column chunks."""
     rows_at = len(dims) - (2 if moved else 1)

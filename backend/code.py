@@ -145,7 +145,15 @@ class Builder:
         return register
 
     def _set(self, register: int, stream: Stream) -> None:
-        self.emit("stream", stream=register, space=stream.space, dtype=stream.dtype, base=stream.base, rows=stream.rows, cols=stream.cols)
+        self.emit(
+            "stream",
+            stream=register,
+            space=stream.space,
+            dtype=stream.dtype,
+            base=stream.base,
+            rows=stream.rows,
+            cols=stream.cols,
+        )
         if not stream.is_dense:
             self.emit("pitch", stream=register, row=stream.row_pitch, col=stream.col_pitch)
         for step in stream.steps:
@@ -191,7 +199,14 @@ def aligned(size: int) -> int:
     return -(-size // ALIGN) * ALIGN
 
 
-def window(space: str, dtype: str, base: int, shape: tuple[int, int], pitch: tuple[int, int] | None = None, steps: Sequence[Step] = ()) -> Stream:
+def window(
+    space: str,
+    dtype: str,
+    base: int,
+    shape: tuple[int, int],
+    pitch: tuple[int, int] | None = None,
+    steps: Sequence[Step] = (),
+) -> Stream:
     """Return a stream over rows x cols with (row, column) pitches in bytes; dense where none are given."""
     stream = Stream.dense(space, dtype, base, *shape)
     if pitch is not None:

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
+from ..frontend.edit import shape_of
 from ..isa.errors import FlexcError
 from ..isa.machine import Machine
 from ..isa.streams import DTYPES as ITEMSIZE
@@ -59,7 +60,7 @@ class Context:
 
     def output(self, value: ir.Value, order: Sequence[int] | None = None) -> View:
         """Return new dense storage for a value, its dimensions in memory in that order."""
-        shape = static_shape(value)
+        shape = shape_of(value)
         dtype = machine_dtype(value)
         view = View.dense(Storage(str(value.name), "dram", 0), dtype, shape, order)
         storage = self.scratch(str(value.name), max(1, view.size) * view.itemsize)
@@ -88,7 +89,7 @@ class Context:
         tensor = value.const_value
         if tensor is None:
             raise FlexcError("the value is read before anything makes it", where=f"value '{value.name}'")
-        shape, dtype = static_shape(value), machine_dtype(value)
+        shape, dtype = shape_of(value), machine_dtype(value)
         size = math.prod(shape) * ITEMSIZE[dtype]
         storage = self.const.add(
             str(value.name), size, lambda: [np.ascontiguousarray(tensor.numpy()).reshape(-1).view(np.uint8)]
@@ -96,17 +97,12 @@ class Context:
         return View.dense(storage, dtype, shape)
 
 
-def static_shape(value: ir.Value) -> tuple[int, ...]:
-    """Return the shape of a value, every dimension a number."""
-    if value.shape is None:
-        raise FlexcError("the value has no static shape", where=f"value '{value.name}'")
-    return tuple(int(dim) for dim in value.shape)
-
-
 def machine_dtype(value: ir.Value) -> str:
     """Return the machine's element type of a value, or raise FlexcError where it has none."""
     name = value.dtype.name if value.dtype is not None else "unknown"
     if name not in DTYPES:
         known = ", ".join(DTYPES)
-        raise FlexcError(f"the machine has no element type {name}", where=f"value '{value.name}'", remedy=f"use one of {known}")
+        raise FlexcError(
+            f"the machine has no element type {name}", where=f"value '{value.name}'", remedy=f"use one of {known}"
+        )
     return DTYPES[name]

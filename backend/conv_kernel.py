@@ -12,16 +12,18 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
+from ..frontend.edit import shape_of
 from ..isa.program import Tap
 from ..passes.mapping import LinearShape, choose
 from ..passes.partition import Kernel
 from ..passes.pattern import NM, detect
 from .code import Block, Builder, DoesNotFit, Loop, Pending, nest, window
-from .context import Context, static_shape
+from .context import Context
 from .image import Sliding, as_image, as_value
 from .linear_body import Job, LinearBody, Result
 from .linear_kernel import CellAllocator, Chain, PlannedBox, array_of, output_taps, pattern_of, plan_boxes
-from .linear_weights import Codes, Floats, Weights
+from .linear_weights import Floats, Weights
+from .pack import Codes
 from .views import View
 
 Tree = list[Pending | Block]
@@ -44,7 +46,7 @@ class ConvKernel:
         self.chain = Chain.of(kernel)
         product = self.chain.product
         self.name = str(product.name)
-        weight = static_shape(self.chain.weight)
+        weight = shape_of(self.chain.weight)
         self.sliding = Sliding.of(product, weight[2:])
         self.image = as_image(context.view(self.chain.source))
         if self.image.strides[2] != 1:
@@ -56,8 +58,8 @@ class ConvKernel:
         self.result = self._plan_output(context)
 
     def _cut(self, context: Context) -> tuple[Parts, LinearShape]:
-        """Return the linears side by side that the machine can map: the smallest that fill whole tiles, or one for all."""
-        weight, channels = static_shape(self.chain.weight), self.image.shape[2]
+        """Return the linears side by side: the smallest that fill whole tiles, or one for all where they do not fit."""
+        weight, channels = shape_of(self.chain.weight), self.image.shape[2]
         filters, columns = weight[0], context.machine.array.columns
         each = filters // self.groups
         sizes = [s for s in range(1, self.groups) if self.groups % s == 0 and s * each % columns == 0]
@@ -90,7 +92,7 @@ class ConvKernel:
 
     def _weights(self) -> Weights:
         chain = self.chain
-        filters = static_shape(chain.weight)[0]
+        filters = shape_of(chain.weight)[0]
 
         def flat(value: ir.Value) -> Floats:
             return np.broadcast_to(array_of(value).astype(np.float32).reshape(-1), (filters,))
@@ -106,7 +108,7 @@ class ConvKernel:
         storage = context.scratch(str(value.name), 4 * height * width * padded)
         channels = self.parts.columns * self.parts.count
         image = View(storage, "f32", (height, width, channels), (4 * width * padded, 4 * padded, 4))
-        context.set(value, as_value(image, static_shape(value)))
+        context.set(value, as_value(image, shape_of(value)))
         return image
 
     def emit(self, builder: Builder) -> None:
@@ -123,9 +125,7 @@ class ConvKernel:
         address = self.result.address + box.start * pitch
         result = Result("dram", address, pitch, 4 * self.parts.columns, self._taps(box.start))
         scales = window("dram", "f32", self.scale.address, (1, 1))
-        return Job(
-            box.mapping, box.blocks, self.parts.count, box.weights.address, result, scales, 0, box.unit, fetch
-        )
+        return Job(box.mapping, box.blocks, self.parts.count, box.weights.address, result, scales, 0, box.unit, fetch)
 
     def _taps(self, start: int) -> tuple[Tap, ...]:
         return output_taps(self.chain, start, 1, self.sliding.out[0] * self.sliding.out[1])

@@ -53,9 +53,7 @@ def extract(
         if value is None:
             return None
         if value not in copies:
-            copies[value] = ir.Value(
-                name=value.name, shape=value.shape, type=value.type, const_value=value.const_value
-            )
+            copies[value] = ir.Value(name=value.name, shape=value.shape, type=value.type, const_value=value.const_value)
         return copies[value]
 
     new_inputs = [each for each in map(copy, inputs) if each is not None]

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from .context import Context, static_shape
+from ..frontend.edit import shape_of
+from .context import Context
 from .moves import Copy
 from .views import View
 
@@ -36,7 +37,7 @@ class Border:
 
 @dataclass(frozen=True)
 class Sliding:
-    """How a window slides over an image, from the attributes of a Conv or a pooling; one-dimensional ones have height 1."""
+    """How a window slides over an image, as the attributes of a Conv or a pooling say; a signal has height 1."""
 
     kernel: tuple[int, int]
     strides: tuple[int, int]
@@ -48,7 +49,7 @@ class Sliding:
     def of(cls, node: ir.Node, kernel: Sequence[int]) -> Sliding:
         """Read the attributes of a node whose window has that size."""
         rank = len(kernel)
-        size, out = static_shape(_input(node))[2:], static_shape(node.outputs[0])[2:]
+        size, out = shape_of(_input(node))[2:], shape_of(node.outputs[0])[2:]
         strides = _ints(node, "strides", [1] * rank)
         dilations = _ints(node, "dilations", [1] * rank)
         pads = _pads(node, kernel, size, out, strides, dilations)
@@ -72,7 +73,12 @@ def _two(values: Sequence[int], missing: int) -> tuple[int, int]:
 
 
 def _pads(
-    node: ir.Node, kernel: Sequence[int], size: Sequence[int], out: Sequence[int], strides: Sequence[int], dilations: Sequence[int]
+    node: ir.Node,
+    kernel: Sequence[int],
+    size: Sequence[int],
+    out: Sequence[int],
+    strides: Sequence[int],
+    dilations: Sequence[int],
 ) -> list[int]:
     """Return the pads, all before and then all after, worked out where ``auto_pad`` asks for it (ONNX, Conv)."""
     auto = node.attributes.get_string("auto_pad", "NOTSET")
@@ -87,7 +93,13 @@ def _pads(
 def as_image(view: View) -> View:
     """Return a view [1, C, ...] as [H, W, C]; a signal has height 1."""
     if len(view.shape) == 3:
-        view = View(view.storage, view.dtype, (1, view.shape[1], 1, view.shape[2]), (0, view.strides[1], 0, view.strides[2]), view.offset)
+        view = View(
+            view.storage,
+            view.dtype,
+            (1, view.shape[1], 1, view.shape[2]),
+            (0, view.strides[1], 0, view.strides[2]),
+            view.offset,
+        )
     image = View(view.storage, view.dtype, view.shape[1:], view.strides[1:], view.offset)
     return image.transpose((1, 2, 0))
 

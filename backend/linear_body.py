@@ -32,7 +32,7 @@ class Result:
 
 @dataclass(frozen=True)
 class Job:
-    """One box of a linear: ``blocks`` x mapping.resident_rows vectors, ``parts`` linears side by side (grouped Conv)."""
+    """One box of a linear: ``blocks`` x mapping.resident_rows vectors; ``parts`` linears side by side (grouped Conv)."""
 
     mapping: Mapping
     blocks: int
@@ -195,13 +195,18 @@ class LinearBody:
             steps = self._turns([*self.outer, piece, step], aligned(mapping.step_bytes), mapping.weight_slots)
             base = self.weights_at
         else:
-            steps = self._turns(self.outer, aligned(mapping.group_bytes), mapping.weight_slots) + step.step(mapping.step_bytes)
+            steps = self._turns(self.outer, aligned(mapping.group_bytes), mapping.weight_slots) + step.step(
+                mapping.step_bytes
+            )
             base = self.weights_at + aligned(mapping.scale_bytes)
         load = Pending("ldw", {"cells": cells, "src": window("buf", "u8", base, shape, None, steps)})
         load.wait(_empty("cells", self._sets())).post(Semaphores.CELLS_FULL)
         if not mapping.by_step:
             return [load]
-        return [self._fetch_step(base, steps, step), load.wait(Semaphores.WEIGHTS_FULL).post(_empty("weights", mapping.weight_slots))]
+        return [
+            self._fetch_step(base, steps, step),
+            load.wait(Semaphores.WEIGHTS_FULL).post(_empty("weights", mapping.weight_slots)),
+        ]
 
     def _fetch_step(self, base: int, steps: list[Step], step: Loop) -> Pending:
         mapping = self.mapping
@@ -221,7 +226,14 @@ class LinearBody:
         """Return the code that dequantises a piece of results and takes it away."""
         mapping, result = self.mapping, self.job.result
         size = aligned(4 * mapping.vectors * mapping.columns)
-        held = window("buf", "f32", self.results_at, (vectors, mapping.columns), None, self._turns([*self.outer, piece], size, mapping.out_slots))
+        held = window(
+            "buf",
+            "f32",
+            self.results_at,
+            (vectors, mapping.columns),
+            None,
+            self._turns([*self.outer, piece], size, mapping.out_slots),
+        )
         slots = 2 if self.resident or mapping.by_step else mapping.weight_slots
         scale_size = mapping.scale_bytes if self.resident or mapping.by_step else mapping.group_bytes
         turns = self._turns(self.outer, aligned(scale_size), slots)
@@ -229,7 +241,9 @@ class LinearBody:
         bias = replace(scale, base=scale.base + 4 * mapping.columns)
         one_scale = self.job.scales.rows == 1
         moves = [] if one_scale else piece.step(4 * vectors)
-        sx = window("buf", "f32", self.sx_at + (0 if one_scale else 4 * start), (1 if one_scale else vectors, 1), None, moves)
+        sx = window(
+            "buf", "f32", self.sx_at + (0 if one_scale else 4 * start), (1 if one_scale else vectors, 1), None, moves
+        )
         dequant = Pending("dequant", {"dst": held, "acc": acc, "sx": sx, "sw": scale, "bias": bias})
         dequant.wait(Semaphores.ACC_FULL, _empty("out", mapping.out_slots))
         dequant.post(_empty("acc", mapping.acc_slots), Semaphores.OUT_FULL)

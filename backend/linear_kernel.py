@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import onnx_ir as ir
 
+from ..frontend.edit import shape_of
 from ..isa.errors import FlexcError
 from ..isa.machine import Machine
 from ..isa.program import Tap
@@ -17,9 +18,10 @@ from ..passes.partition import Kernel
 from ..passes.pattern import NM
 from ..passes.prune import NM_KEY
 from .code import Block, Builder, Loop, Pending, window
-from .context import Context, machine_dtype, static_shape
+from .context import Context, machine_dtype
 from .linear_body import Job, LinearBody, Result, groups_code
-from .linear_weights import Codes, Floats, Weights
+from .linear_weights import Floats, Weights
+from .pack import Codes
 from .views import Storage, View
 
 Tree = list[Pending | Block]
@@ -46,7 +48,8 @@ class Chain:
         product, _, by_column, by_weight = nodes[:4]
         bias = next((_other(node, nodes) for node in nodes[4:] if node.op_type == "Add"), None)
         source, weight = product.inputs[0], product.inputs[1]
-        assert source is not None and weight is not None
+        assert source is not None
+        assert weight is not None
         column, scales = _other(by_column, nodes), _other(by_weight, nodes)
         return cls(product, source, weight, column, scales, bias, nodes[-1].outputs[0])
 
@@ -160,8 +163,8 @@ class LinearKernel:
     def __init__(self, kernel: Kernel, context: Context, cells: CellAllocator) -> None:
         self.chain = Chain.of(kernel)
         self.name = str(self.chain.product.name)
-        rows = math.prod(static_shape(self.chain.source)[:-1])
-        k, n = static_shape(self.chain.weight)
+        rows = math.prod(shape_of(self.chain.source)[:-1])
+        k, n = shape_of(self.chain.weight)
         self.source = context.view(self.chain.source)
         self.scales = context.view(self.chain.column)
         self.shape = LinearShape(rows, k, n, pattern_of(self.chain.product))
@@ -175,7 +178,7 @@ class LinearKernel:
             return np.ascontiguousarray(array_of(chain.weight).T).astype(np.int8, copy=False)
 
         def flat(value: ir.Value) -> Floats:
-            n = static_shape(chain.weight)[1]
+            n = shape_of(chain.weight)[1]
             return np.broadcast_to(array_of(value).astype(np.float32).reshape(-1), (n,))
 
         bias = chain.bias
@@ -186,7 +189,7 @@ class LinearKernel:
         padded = max(box.mapping.n_padded for box in self.boxes)
         storage = context.scratch(str(value.name), 4 * self.shape.rows * padded)
         flat = View(storage, "f32", (self.shape.rows, self.shape.n), (4 * padded, 4))
-        view = flat.reshape(static_shape(value))
+        view = flat.reshape(shape_of(value))
         assert view is not None
         context.set(value, view)
         return flat
@@ -223,7 +226,7 @@ def output_taps(chain: Chain, base: int, row_stride: int, col_stride: int) -> tu
     """Return the taps of the sums and of the result; the body fills in how they move."""
     sums, output = chain.product.outputs[0], chain.output
     return tuple(
-        Tap(0, operand, str(value.name), machine_dtype(value), static_shape(value), base, row_stride, col_stride)
+        Tap(0, operand, str(value.name), machine_dtype(value), shape_of(value), base, row_stride, col_stride)
         for operand, value in (("acc", sums), ("dst", output))
     )
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 import onnx_ir as ir
 
+from ..frontend.edit import shape_of
 from ..isa.encoding import instr
 from ..isa.errors import FlexcError
 from ..isa.machine import Machine
@@ -16,7 +17,7 @@ from ..isa.program import Debug, Op, Program, Segment
 from ..passes.partition import Kernel, partition
 from ..passes.prune import NM_KEY
 from .code import Builder, DoesNotFit, Semaphores
-from .context import Context, static_shape
+from .context import Context
 from .conv_kernel import ConvKernel
 from .host_kernel import HostKernel, tensor_of
 from .linear_kernel import CellAllocator, LinearKernel, emit_resident
@@ -98,28 +99,23 @@ class Compiler:
             return Planned(fallback, self._host(fallback))
 
     def _lowering(self, kernel: Kernel) -> Lowering:
-        context, node = self.context, kernel.nodes[0]
-        match kernel.kind:
-            case "row":
-                return RowKernel(kernel, context)
-            case "linear":
-                return LinearKernel(kernel, context, self.cells)
-            case "conv":
-                return ConvKernel(kernel, context, self.cells)
-            case "tensor_quantise":
-                return TensorQuantiseKernel(kernel, context)
-            case "matmul":
-                return MatMulKernel(kernel, context)
-            case "view":
-                return view_kernel(kernel, context)
-            case "concat":
-                return concat_kernel(kernel, context)
-            case "gather":
-                return gather_kernel(kernel, context)
-            case "pool":
-                return PoolKernel(node, context)
-            case _:
-                return self._host(kernel)
+        make = self._makers().get(kernel.kind)
+        return make(kernel) if make else self._host(kernel)
+
+    def _makers(self) -> dict[str, Callable[[Kernel], Lowering]]:
+        """Return what plans each kind of kernel; every other kind is a host segment."""
+        context, cells = self.context, self.cells
+        return {
+            "row": lambda kernel: RowKernel(kernel, context),
+            "linear": lambda kernel: LinearKernel(kernel, context, cells),
+            "conv": lambda kernel: ConvKernel(kernel, context, cells),
+            "tensor_quantise": lambda kernel: TensorQuantiseKernel(kernel, context),
+            "matmul": lambda kernel: MatMulKernel(kernel, context),
+            "view": lambda kernel: view_kernel(kernel, context),
+            "concat": lambda kernel: concat_kernel(kernel, context),
+            "gather": lambda kernel: gather_kernel(kernel, context),
+            "pool": lambda kernel: PoolKernel(kernel.nodes[0], context),
+        }
 
     def _host(self, kernel: Kernel) -> HostKernel:
         self.hosts.append(HostKernel(kernel, self.context, self.model, len(self.hosts)))
@@ -171,5 +167,5 @@ def lower(model: ir.Model, machine: Machine, pinned: Callable[[ir.Node], str] = 
         FlexcError: a node does not fit the machine, or an output is constant.
     """
     for value in model.graph.inputs:
-        static_shape(value)
-    return replace(Compiler(model, machine, pinned).run())
+        shape_of(value)
+    return Compiler(model, machine, pinned).run()

@@ -1,13 +1,14 @@
-"""Products of two activations on the vector unit: the right operand of a batch entry stays in the buffer, the left streams."""
+"""Products of two activations on the vector unit: the right operand stays in the buffer, rows of the left stream."""
 
 from __future__ import annotations
 
+from ..frontend.edit import shape_of
 from ..isa.program import Tap
 from ..isa.streams import Step, Stream
 from ..passes.partition import Kernel
 from .boxes import divisor, even_chunk, ring
 from .code import Block, Builder, DoesNotFit, Pending, Semaphores, aligned, nest, window
-from .context import Context, machine_dtype, static_shape
+from .context import Context, machine_dtype
 from .row_kernel import dense_strides, wanted_order
 from .transfers import bring, take
 from .views import View, collapse
@@ -21,7 +22,7 @@ class MatMulKernel:
     def __init__(self, kernel: Kernel, context: Context) -> None:
         self.machine = context.machine
         self.value = kernel.nodes[0].outputs[0]
-        shape = static_shape(self.value)
+        shape = shape_of(self.value)
         left, right = (context.view(value) for value in kernel.nodes[0].inputs if value is not None)
         self.k = left.shape[-1]
         self.left = left.broadcast((*shape[:-2], shape[-2], self.k))
@@ -62,14 +63,18 @@ class MatMulKernel:
         loops = builder.loops(*(size for size, _ in batch), self.out.shape[-1] // self.cols, count)
         outer, col, row = loops[:-2], loops[-2], loops[-1]
         turning = ring(loops)
-        steps = [[step for loop, (_, own) in zip(outer, batch, strict=True) for step in loop.step(own[i])] for i in range(4)]
+        steps = [
+            [step for loop, (_, own) in zip(outer, batch, strict=True) for step in loop.step(own[i])] for i in range(4)
+        ]
 
         def stream(view: View, place: int, shape: tuple[int, int], by_row: int, by_col: int) -> Stream:
             moves = steps[place] + row.step(by_row * view.strides[-2]) + col.step(by_col * view.strides[-1])
             base = view.address + (start * view.strides[-2] if by_row else 0)
             return window(view.storage.space, view.dtype, base, shape, (view.strides[-2], view.strides[-1]), moves)
 
-        load_right, right = bring(stream(self.right, 1, (self.k, self.cols), 0, self.cols), builder.buffer(4 * self.k * self.cols))
+        load_right, right = bring(
+            stream(self.right, 1, (self.k, self.cols), 0, self.cols), builder.buffer(4 * self.k * self.cols)
+        )
         slots = 2 if turning else 1
         left_at, out_at = (builder.buffer(4 * rows * wide, slots) for wide in (self.k, self.cols))
         turns = [turning.step(aligned(4 * rows * wide), 2) if turning else [] for wide in (self.k, self.cols)]
@@ -90,4 +95,4 @@ class MatMulKernel:
 
     def _tap(self, base: int, row_stride: int, steps: tuple[Step, ...]) -> Tap:
         value = self.value
-        return Tap(0, "dst", str(value.name), machine_dtype(value), static_shape(value), base, row_stride, 1, steps)
+        return Tap(0, "dst", str(value.name), machine_dtype(value), shape_of(value), base, row_stride, 1, steps)

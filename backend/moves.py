@@ -7,10 +7,11 @@ from collections.abc import Callable, Sequence
 
 import onnx_ir as ir
 
+from ..frontend.edit import shape_of
 from ..isa.errors import FlexcError
 from ..passes.partition import Kernel
 from .code import Block, Builder, Pending, nest, window
-from .context import Context, machine_dtype, static_shape
+from .context import Context, machine_dtype
 from .linear_kernel import array_of
 from .views import View, collapse
 
@@ -63,7 +64,7 @@ def _ints(value: ir.Value | None) -> list[int]:
 
 
 def _reshaped(node: ir.Node, view: View) -> Sequence[View | None]:
-    return [view.reshape(static_shape(node.outputs[0]))]
+    return [view.reshape(shape_of(node.outputs[0]))]
 
 
 def _transposed(node: ir.Node, view: View) -> Sequence[View | None]:
@@ -71,14 +72,14 @@ def _transposed(node: ir.Node, view: View) -> Sequence[View | None]:
 
 
 def _expanded(node: ir.Node, view: View) -> Sequence[View | None]:
-    return [view.broadcast(static_shape(node.outputs[0]))]
+    return [view.broadcast(shape_of(node.outputs[0]))]
 
 
 def _sliced(node: ir.Node, view: View) -> Sequence[View | None]:
     starts, _ends = _ints(node.inputs[1]), _ints(node.inputs[2])
     axes = _ints(node.inputs[3]) if len(node.inputs) > 3 and node.inputs[3] is not None else list(range(len(starts)))
     steps = _ints(node.inputs[4]) if len(node.inputs) > 4 and node.inputs[4] is not None else [1] * len(starts)
-    out = static_shape(node.outputs[0])
+    out = shape_of(node.outputs[0])
     for start, axis, step in zip(starts, axes, steps, strict=True):
         size, place = view.shape[axis], axis % len(out)
         low, high = (0, size) if step > 0 else (0, size - 1)
@@ -90,7 +91,7 @@ def _sliced(node: ir.Node, view: View) -> Sequence[View | None]:
 def _split(node: ir.Node, view: View) -> Sequence[View | None]:
     axis, start, parts = node.attributes.get_int("axis", 0) % len(view.shape), 0, []
     for output in node.outputs:
-        length = static_shape(output)[axis]
+        length = shape_of(output)[axis]
         parts.append(view.slice(axis, start, length))
         start += length
     return parts
@@ -117,8 +118,10 @@ def view_kernel(kernel: Kernel, context: Context) -> CopyKernel:
     copies: list[Copy] = []
     views = VIEWERS[node.op_type](node, context.view(source))
     if any(view is None for view in views):
-        storage = context.scratch(f"{source.name}/dense", max(1, math.prod(static_shape(source))) * context.view(source).itemsize)
-        dense = View.dense(storage, machine_dtype(source), static_shape(source))
+        storage = context.scratch(
+            f"{source.name}/dense", max(1, math.prod(shape_of(source))) * context.view(source).itemsize
+        )
+        dense = View.dense(storage, machine_dtype(source), shape_of(source))
         copies.append((context.view(source), dense))
         views = VIEWERS[node.op_type](node, dense)
     for output, view in zip(node.outputs, views, strict=True):
@@ -149,7 +152,8 @@ class GatherKernel:
 
     def __init__(self, node: ir.Node, context: Context) -> None:
         table, index = node.inputs
-        assert table is not None and index is not None
+        assert table is not None
+        assert index is not None
         self.table, self.index = context.view(table), context.view(index)
         flat = self.index.reshape((math.prod(self.index.shape),))
         rows = self.table.reshape((self.table.shape[0], math.prod(self.table.shape[1:])))
@@ -164,7 +168,13 @@ class GatherKernel:
         count, width = self.flat.shape[0], self.rows.shape[1]
         out = window("dram", self.out.dtype, self.out.address, (count, width))
         table = window(self.rows.storage.space, self.rows.dtype, self.rows.address, self._extent(), self._pitch())
-        index = window(self.flat.storage.space, self.flat.dtype, self.flat.address, (count, 1), (self.flat.strides[0], self.flat.itemsize))
+        index = window(
+            self.flat.storage.space,
+            self.flat.dtype,
+            self.flat.address,
+            (count, 1),
+            (self.flat.strides[0], self.flat.itemsize),
+        )
         builder.write([Pending("gather", {"dst": out, "table": table, "index": index}, {"channel": 0})])
         builder.emit("barrier")
 
@@ -179,13 +189,14 @@ def gather_kernel(kernel: Kernel, context: Context) -> CopyKernel | GatherKernel
     """Plan a Gather: a view where one constant index is picked, rows of a table otherwise."""
     node = kernel.nodes[0]
     source, index = node.inputs
-    assert source is not None and index is not None
+    assert source is not None
+    assert index is not None
     if index.const_value is None or index.const_value.size != 1:
         return GatherKernel(node, context)
     view = context.view(source)
     axis = node.attributes.get_int("axis", 0) % len(view.shape)
     place = int(array_of(index).reshape(-1)[0]) % view.shape[axis]
-    picked = view.slice(axis, place, 1).reshape(static_shape(node.outputs[0]))
+    picked = view.slice(axis, place, 1).reshape(shape_of(node.outputs[0]))
     assert picked is not None
     context.set(node.outputs[0], picked)
     return CopyKernel([])

@@ -27,7 +27,8 @@ def _masks(nonzero: npt.NDArray[np.bool_]) -> npt.NDArray[np.uint16]:
     packed = np.packbits(nonzero, axis=-1, bitorder="little")
     if packed.shape[-1] == 1:
         return packed[..., 0].astype(np.uint16)
-    return packed[..., 0] | (packed[..., 1].astype(np.uint16) << 8)
+    both: npt.NDArray[np.uint16] = np.ascontiguousarray(packed).view(np.dtype("<u2"))[..., 0]
+    return both
 
 
 def pack_tiles(codes: Codes, pattern: NM, blocks: int) -> Bytes:

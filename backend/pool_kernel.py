@@ -6,11 +6,12 @@ import math
 
 import onnx_ir as ir
 
+from ..frontend.edit import shape_of
 from ..isa.program import Tap
 from ..isa.streams import Step, Stream
 from .boxes import divisor, ring
 from .code import Block, Builder, DoesNotFit, Pending, Semaphores, aligned, nest, window
-from .context import Context, machine_dtype, static_shape
+from .context import Context, machine_dtype
 from .image import Sliding, as_image, as_value, border_copies, bordered
 from .moves import Copy, write_copy
 from .transfers import bring, take
@@ -34,7 +35,7 @@ class PoolKernel:
         self.channels = self._channels(context.machine.buffer.bytes, channels)
         storage = context.scratch(str(self.value.name), 4 * height * width * channels)
         self.out = View.dense(storage, "f32", (height, width, channels))
-        context.set(self.value, as_value(self.out, static_shape(self.value)))
+        context.set(self.value, as_value(self.out, shape_of(self.value)))
 
     def _bordered(self, context: Context, image: View) -> tuple[View, list[Copy]]:
         """Return the image with its border of -inf, channels innermost, and the copies that make it."""
@@ -49,7 +50,10 @@ class PoolKernel:
     def _channels(self, room: int, channels: int) -> int:
         """Return how many channels are worked on at once."""
         most = channels
-        while 2 * aligned(4 * self.reach * self.image.shape[1] * most) + 2 * aligned(4 * self.sliding.out[1] * most) > room:
+        while (
+            2 * aligned(4 * self.reach * self.image.shape[1] * most) + 2 * aligned(4 * self.sliding.out[1] * most)
+            > room
+        ):
             if most == 1:
                 raise DoesNotFit("the rows under one window are larger than the buffer")
             most = divisor(channels, most - 1)
@@ -85,8 +89,10 @@ class PoolKernel:
         code = self._maxima(result, held_at, width, turns)
         height = self.sliding.out[0]
         steps = tuple(group.step(channels * height * pixels) + row.step(pixels))
-        shape = static_shape(self.value)
-        code[-1].taps.append(Tap(0, "dst", str(self.value.name), machine_dtype(self.value), shape, 0, 1, height * pixels, steps))
+        shape = shape_of(self.value)
+        code[-1].taps.append(
+            Tap(0, "dst", str(self.value.name), machine_dtype(self.value), shape, 0, 1, height * pixels, steps)
+        )
         empty_in, empty_out = Semaphores.EMPTY["in"][1], Semaphores.EMPTY["out"][1]
         ready = Pending("sync", {}, {"engine": "dma0"}).wait(empty_in)
         full = Pending("sync", {}, {"engine": "dma0"}).post(Semaphores.IN_FULL)
@@ -97,11 +103,13 @@ class PoolKernel:
 
     def _maxima(self, result: Stream, at: int, width: int, turns: list[Step]) -> list[Pending]:
         sliding, channels = self.sliding, self.channels
-        code = []
+        code: list[Pending] = []
         for i in range(sliding.kernel[0]):
             for j in range(sliding.kernel[1]):
                 base = at + 4 * channels * (i * sliding.dilations[0] * width + j * sliding.dilations[1])
-                part = window("buf", "f32", base, (result.rows, channels), (4 * channels * sliding.strides[1], 4), turns)
+                part = window(
+                    "buf", "f32", base, (result.rows, channels), (4 * channels * sliding.strides[1], 4), turns
+                )
                 if code:
                     code.append(Pending("vmax", {"dst": result, "a": result, "b": part}))
                 else:

@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING
 
 import onnx_ir as ir
 
+from ..frontend.edit import shape_of
 from ..frontend.operators import OPERATORS
+from ..isa.fields import Value
 from ..isa.program import Tap
 from ..isa.streams import DTYPES, Step, Stream
 from .boxes import Box, ring
 from .code import Builder, Pending, Semaphores, aligned, nest, normalised, window
-from .context import machine_dtype, static_shape
+from .context import machine_dtype
 from .recipes import RECIPES, Operand
 from .transfers import bring, take
 
@@ -83,7 +85,11 @@ class RowChunk:
         """Return the stream on the operand in DRAM."""
         place = self.place[id(access)]
         col = self.box.col_strides[place] if self.box.cols else access.col_stride
-        steps = [step for loop, (_, strides) in zip(self.loops, self.box.loops, strict=True) for step in loop.step(strides[place])]
+        steps = [
+            step
+            for loop, (_, strides) in zip(self.loops, self.box.loops, strict=True)
+            for step in loop.step(strides[place])
+        ]
         base = access.view.address + self.box.offset[place]
         pitch = (self.box.row_strides[place], col or access.view.itemsize)
         return window(access.view.storage.space, access.view.dtype, base, self._extent(access), pitch, steps)
@@ -105,7 +111,12 @@ class RowChunk:
 
     def _compute(self) -> None:
         nodes = self.kernel.kernel.nodes
-        last_use = {root: place for place, sources in enumerate(self.kernel.sources) for root in sources if isinstance(root, ir.Value)}
+        last_use = {
+            root: place
+            for place, sources in enumerate(self.kernel.sources)
+            for root in sources
+            if isinstance(root, ir.Value)
+        }
         for place, node in enumerate(nodes):
             root = node.outputs[0]
             if self.kernel.roots[root] is not root:
@@ -130,7 +141,16 @@ class RowChunk:
         for operand in operands:
             assert isinstance(operand, Stream)
             part = normalised(
-                Stream(dst.space, dst.dtype, dst.base + start * dst.col_pitch, dst.rows, operand.cols, dst.row_pitch, dst.col_pitch, dst.steps)
+                Stream(
+                    dst.space,
+                    dst.dtype,
+                    dst.base + start * dst.col_pitch,
+                    dst.rows,
+                    operand.cols,
+                    dst.row_pitch,
+                    dst.col_pitch,
+                    dst.steps,
+                )
             )
             self._tap(self.op("vmov", part, operand), value, start)
             start += operand.cols
@@ -169,11 +189,16 @@ class RowChunk:
         if mnemonic not in ("vsel", "quant", "vfill") and len(given) == 2 and isinstance(given[0], float):
             given, swap = [given[1], given[0]], 1 - swap
         given = self._filled(mnemonic, given)
-        streams = {"dst": dst} | {name: each for name, each in zip(names, given, strict=False) if isinstance(each, Stream)}
-        values = {"imm": each for each in given if isinstance(each, float)}
+        streams = {"dst": dst} | {
+            name: each for name, each in zip(names, given, strict=False) if isinstance(each, Stream)
+        }
+        values: dict[str, Value] = {}
+        for number in given:
+            if isinstance(number, float):
+                values["imm"] = number
         if swap:
             values["swap"] = swap
-        self.code.append(Pending(mnemonic, streams, dict(values)))
+        self.code.append(Pending(mnemonic, streams, values))
         return len(self.code) - 1
 
     def _filled(self, mnemonic: str, operands: list[Operand]) -> list[Operand]:
@@ -200,7 +225,7 @@ class RowChunk:
             operand="dst",
             value=str(value.name),
             dtype=machine_dtype(value),
-            shape=static_shape(value),
+            shape=shape_of(value),
             base=self.box.offset[-1] * wide + start,
             row_stride=self.box.row_strides[-1] * wide,
             col_stride=self.box.col_strides[-1] if self.box.cols else 1,

@@ -11,13 +11,15 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
+from ..frontend.edit import shape_of
 from ..frontend.operators import OPERATORS, reduce_axes
 from ..isa.machine import Machine
 from ..passes.partition import Kernel, only_user
+from ..passes.rows import operand
 from .boxes import Box, boxes
-from .row_chunk import RowChunk
 from .code import Builder, DoesNotFit
-from .context import Context, machine_dtype, static_shape
+from .context import Context, machine_dtype
+from .row_chunk import RowChunk
 from .views import View, collapse
 
 #: Whole numbers up to here are exact as the float32 immediate of an instruction.
@@ -54,7 +56,9 @@ class RowKernel:
         self.rows = next(iter(self.forms.values())).rows
         self.roots = self._find_roots()
         self.sources = [[self._source(node, value, context) for value in node.inputs] for node in kernel.nodes]
-        self.loads = list(dict.fromkeys(each for sources in self.sources for each in sources if isinstance(each, Access)))
+        self.loads = list(
+            dict.fromkeys(each for sources in self.sources for each in sources if isinstance(each, Access))
+        )
         self.pure = self._is_pure()
         self.stores = self._plan_outputs(context)
 
@@ -84,10 +88,11 @@ class RowKernel:
         if OPERATORS[node.op_type].kind == "reduce":
             return _reduced(node, view, self.rows)
         if node.op_type == "Concat":
-            return _wide(view, static_shape(value))
+            return _wide(view, shape_of(value))
         if node.op_type == "QuantizeLinear" and value is not node.inputs[0]:
-            return _wide(view.broadcast((*static_shape(node.inputs[0])[:1],)), static_shape(node.inputs[0])[:1], bare=True)
-        shape = static_shape(node.outputs[0])
+            rows = shape_of(operand(node))[:1]
+            return _wide(view.broadcast(rows), rows, bare=True)
+        shape = shape_of(node.outputs[0])
         return _wide(view.broadcast(shape), shape, bare=form.bare)
 
     def _is_pure(self) -> bool:
@@ -100,17 +105,17 @@ class RowKernel:
         for value in self.kernel.outputs():
             root = self.roots[value]
             if root not in stores:
-                view = context.output(root, self._order(root))
-                stores[root] = _wide(view, view.shape, bare=self.forms[root].bare)
+                made = context.output(root, self._order(root))
+                stores[root] = _wide(made, made.shape, bare=self.forms[root].bare)
             if value is not root:
-                view = stores[root].view.reshape(static_shape(value))
+                view = stores[root].view.reshape(shape_of(value))
                 assert view is not None
                 context.set(value, view)
         return stores
 
     def _order(self, value: ir.Value) -> list[int] | None:
         """Return the order of dimensions in memory: as the largest input lies, or as the one reader wants it."""
-        shape = static_shape(value)
+        shape = shape_of(value)
         full = [each for each in self.loads if all(each.strides) and each.cols > 1]
         if not self.pure or not full:
             return wanted_order(value)
@@ -220,5 +225,5 @@ def wanted_order(value: ir.Value) -> list[int] | None:
     reader = only_user(value)
     if reader is None or reader.op_type != "Transpose":
         return None
-    perm = list(reader.attributes.get_ints("perm", list(reversed(range(len(static_shape(value)))))))
+    perm = list(reader.attributes.get_ints("perm", list(reversed(range(len(shape_of(value)))))))
     return perm if perm[-1] == len(perm) - 1 else None

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from ..frontend.edit import shape_of
 from ..isa.program import Tap
 from ..isa.streams import Stream
 from ..passes.partition import Kernel
+from ..passes.rows import operand
 from .boxes import Box, boxes, cut, even_chunk, ring
 from .code import Block, Builder, Pending, Semaphores, aligned, nest, window
-from .context import Context, machine_dtype, static_shape
+from .context import Context, machine_dtype
 from .image import Border, Sliding, as_image, as_value, border_copies, bordered
 from .moves import write_copy
 from .transfers import bring, take
@@ -31,10 +33,14 @@ class TensorQuantiseKernel:
         self.image = as_image(self.source)
         name = str(self.codes.name)
         height, width, channels = self.image.shape
-        border = Border.around(Sliding.of(use.node, static_shape(use.node.inputs[1])[2:]).border for use in self.codes.uses() if use.node.op_type == "ConvInteger")
+        border = Border.around(
+            Sliding.of(use.node, shape_of(operand(use.node, 1))[2:]).border
+            for use in self.codes.uses()
+            if use.node.op_type == "ConvInteger"
+        )
         whole, self.inside = bordered(context, name, (height, width, channels), "i8", border)
         self.border = border_copies(context, name, whole, border, 0)
-        context.set(self.codes, as_value(self.inside, static_shape(self.codes)))
+        context.set(self.codes, as_value(self.inside, shape_of(self.codes)))
         self.scale = context.output(self.scale_value)
 
     def emit(self, builder: Builder) -> None:
@@ -67,7 +73,14 @@ class TensorQuantiseKernel:
         turning = ring(loops)
         steps = [step for loop, (_, own) in zip(loops, box.loops, strict=True) for step in loop.step(own[0])]
         base = self.source.address + box.offset[0]
-        outside = window(self.source.storage.space, "f32", base, (box.rows, box.cols), (box.row_strides[0], box.col_strides[0] or 4), steps)
+        outside = window(
+            self.source.storage.space,
+            "f32",
+            base,
+            (box.rows, box.cols),
+            (box.row_strides[0], box.col_strides[0] or 4),
+            steps,
+        )
         at = builder.buffer(outside.bytes, 2 if turning else 1)
         load, held = bring(outside, at, turning.step(aligned(outside.bytes), 2) if turning else [])
         size = window("buf", "f32", builder.buffer(held.bytes), (held.rows, held.cols))
@@ -89,7 +102,7 @@ class TensorQuantiseKernel:
         across = window("buf", "f32", running.base, (1, running.rows))
         done = Pending("vdiv", {"dst": scale, "a": scale}, {"imm": LEVELS}).post(Semaphores.OUT_FULL)
         value = self.scale_value
-        done.taps.append(Tap(0, "dst", str(value.name), machine_dtype(value), static_shape(value), 0, 1, 1))
+        done.taps.append(Tap(0, "dst", str(value.name), machine_dtype(value), shape_of(value), 0, 1, 1))
         store, _ = take(window("dram", "f32", self.scale.address, (1, 1)), scale.base)
         return [
             Pending("vrmax", {"dst": scale, "a": across}),
@@ -116,7 +129,9 @@ class TensorQuantiseKernel:
         def side(view: View) -> Stream:
             moves = row.step(view.strides[0]) + chunk.step(pixels * view.strides[1])
             base = view.address + start * view.strides[1]
-            return window(view.storage.space, view.dtype, base, (pixels, channels), (view.strides[1], view.strides[2]), moves)
+            return window(
+                view.storage.space, view.dtype, base, (pixels, channels), (view.strides[1], view.strides[2]), moves
+            )
 
         source, target = side(self.image), side(self.inside)
         slots = 2 if turning else 1
@@ -126,7 +141,7 @@ class TensorQuantiseKernel:
         store, codes = take(target, ats[1], turns[1])
         moves = row.step(width) + chunk.step(pixels)
         value = self.codes
-        tap = Tap(0, "dst", str(value.name), "i8", static_shape(value), start, 1, height * width, tuple(moves))
+        tap = Tap(0, "dst", str(value.name), "i8", shape_of(value), start, 1, height * width, tuple(moves))
         quant = Pending("quant", {"dst": codes, "a": held, "scale": scale}, {}, [tap])
         load.wait(Semaphores.EMPTY["in"][1]).post(Semaphores.IN_FULL)
         quant.wait(Semaphores.IN_FULL, Semaphores.EMPTY["out"][1]).post(Semaphores.EMPTY["in"][1], Semaphores.OUT_FULL)

@@ -1,4 +1,4 @@
-"""Transfers between DRAM and the buffer: laid out in the buffer so that the DRAM side is read and written in long runs."""
+"""Transfers between DRAM and the buffer, laid out there so that the DRAM side is read and written in long runs."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ def bring(outside: Stream, address: int, turns: Sequence[Step] = ()) -> tuple[Pe
 
 
 def take(outside: Stream, address: int, turns: Sequence[Step] = ()) -> tuple[Pending, Stream]:
-    """Return the transfer from the buffer to a stream in DRAM, and the stream to write there (same rows and columns)."""
+    """Return the transfer from the buffer to a stream in DRAM, and the stream to write in the buffer."""
     target, inside, seen = _pair(outside, address, turns)
     return Pending("copy", {"dst": target, "src": inside}, {"channel": OUT_CHANNEL}), seen
 
 
 def _pair(outside: Stream, address: int, turns: Sequence[Step]) -> tuple[Stream, Stream, Stream]:
-    """Return (DRAM side, buffer side, how the vector unit sees it): turned where DRAM has the rows next to each other."""
+    """Return (DRAM side, buffer side, the vector unit's view): turned where DRAM has the rows next to each other."""
     by_column = outside.col_pitch != outside.itemsize and outside.row_pitch == outside.itemsize and outside.rows > 1
     side = turned(outside) if by_column else outside
     inside = window("buf", side.dtype, address, (side.rows, side.cols), None, turns)

@@ -84,7 +84,7 @@ Dim = tuple[int, tuple[int, ...]]
 
 
 def collapse(shape: Sequence[int], strides: Sequence[Sequence[int]]) -> list[Dim]:
-    """Return (size, strides of each operand) of the fewest dimensions that visit the same elements in the same order."""
+    """Return (size, strides of each operand) of the fewest dimensions that visit the same elements in this order."""
     dims: list[Dim] = []
     for axis, size in enumerate(shape):
         if size == 1:

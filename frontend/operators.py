@@ -1,4 +1,4 @@
-"""The operators that run on the machine itself: declared once, with the rule each must meet and how closely it is checked.
+"""The operators that run on the machine itself, once each: the rule to meet and how closely results are checked.
 
 An operator that is not here, or whose rule a node breaks, runs as a host segment; the sentence says why.
 """
@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from .edit import int_attribute
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -41,7 +43,7 @@ class Operator:
 EXACT = Tolerance(0, "element")
 #: Two roundings of the same real value: the reference library's own functions are that accurate for these.
 ROUNDED = Tolerance(2, "element")
-#: Sums in another order: the error of n additions, each relative to the sum of magnitudes, grows like sqrt(n) or slower.
+#: Sums in another order: the error of n additions, relative to the sum of magnitudes, grows like sqrt(n) or slower.
 SUMMED = Tolerance(16, "sum")
 
 
@@ -194,7 +196,7 @@ def _max_pool(node: ir.Node) -> str:
     shape = node.inputs[0].shape if node.inputs[0] is not None else None
     if shape is None or len(shape) != 4 or shape[0] != 1:
         return "works on one image of two dimensions"
-    if len(node.outputs) > 1 or node.attributes.get_int("ceil_mode", 0):
+    if len(node.outputs) > 1 or int_attribute(node, "ceil_mode", 0):
         return "neither indices nor ceil_mode"
     return _float_only(node)
 

@@ -12,8 +12,9 @@ from dataclasses import dataclass, field
 
 import onnx_ir as ir
 
+from ..frontend.edit import shape_of
 from ..frontend.operators import OPERATORS, Operator, native
-from .rows import Form, output_form, shape_of
+from .rows import Form, operand, output_form
 
 #: Stream registers that a row kernel may use, of the 64 there are: some are left for what its parts cannot foresee.
 STREAM_BUDGET = 58
@@ -149,7 +150,7 @@ class _Partition:
         place = self.last_host
         if place >= 0 and all(index <= place for index in self._reads(node)):
             self.kernels[place].nodes.append(node)
-            self.made_by.update({output: place for output in node.outputs})
+            self.made_by.update(dict.fromkeys(node.outputs, place))
             if reason not in self.kernels[place].reason:
                 self.kernels[place].reason += f"; {reason}"
             return
@@ -222,7 +223,8 @@ def _is_bias(add: ir.Node, summand: ir.Value) -> bool:
     (other,) = [value for value in add.inputs if value is not summand] or [None]
     if other is None or other.const_value is None:
         return False
-    channel = 1 if len(shape_of(summand)) > 2 and summand.producer().op_type != "Reshape" else -1
+    maker = summand.producer()
+    channel = 1 if len(shape_of(summand)) > 2 and maker is not None and maker.op_type != "Reshape" else -1
     sizes = shape_of(other)
     wanted = shape_of(summand)[channel]
     place = len(sizes) - (len(shape_of(summand)) - 1 if channel == 1 else 1)
@@ -233,7 +235,7 @@ def _is_bias(add: ir.Node, summand: ir.Value) -> bool:
 
 def tensor_quantise_chain(first: ir.Node) -> list[ir.Node]:
     """Return Abs, ReduceMax, Max, Div, QuantizeLinear where one scale serves a whole image, else an empty list."""
-    shape = shape_of(first.inputs[0])
+    shape = shape_of(operand(first))
     if first.metadata_props.get("flexc.role") != "quantise" or len(shape) not in (3, 4) or shape[0] != 1:
         return []
     chain = [first]

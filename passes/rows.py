@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
+from ..frontend.edit import shape_of
 from ..frontend.operators import reduce_axes
 
 RowSpace = tuple[int, ...]
@@ -29,10 +30,11 @@ class Form:
     bare: bool = False
 
 
-def shape_of(value: ir.Value | None) -> tuple[int, ...]:
-    """Return the static shape of a value."""
-    assert value is not None and value.shape is not None
-    return tuple(int(dim) for dim in value.shape)
+def operand(node: ir.Node, place: int = 0) -> ir.Value:
+    """Return an input that the operator always has."""
+    value = node.inputs[place]
+    assert value is not None
+    return value
 
 
 def squeezed(dims: tuple[int, ...]) -> RowSpace:
@@ -69,7 +71,7 @@ def _elementwise_form(node: ir.Node, own: Mapping[ir.Value, Form]) -> Form | Non
 
 
 def _reduce_form(node: ir.Node, own: Mapping[ir.Value, Form]) -> Form | None:
-    shape = shape_of(node.inputs[0])
+    shape = shape_of(operand(node))
     axes = (2, 3) if node.op_type == "GlobalAveragePool" else reduce_axes(node)
     assert axes is not None
     rows = squeezed(shape[: len(shape) - len(axes)])
@@ -80,7 +82,7 @@ def _reduce_form(node: ir.Node, own: Mapping[ir.Value, Form]) -> Form | None:
 
 
 def _quantize_form(node: ir.Node, own: Mapping[ir.Value, Form]) -> Form | None:
-    source, scale = node.inputs[0], node.inputs[1]
+    source, scale = operand(node), operand(node, 1)
     form = plain(shape_of(source))
     if source in own and own[source] != form:
         return None
@@ -101,7 +103,7 @@ def _concat_form(node: ir.Node, own: Mapping[ir.Value, Form]) -> Form | None:
 
 
 def _view_form(node: ir.Node, own: Mapping[ir.Value, Form]) -> Form | None:
-    source = node.inputs[0]
+    source = operand(node)
     if source not in own or node.op_type not in KEEPS_ROWS:
         return None
     form, shape = own[source], shape_of(node.outputs[0])

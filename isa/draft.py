@@ -11,7 +11,7 @@ from .data import Data, joined
 from .errors import FlexcError
 from .expressions import Symbols
 from .program import Debug, Op, Program, Segment, Tap, Tensor
-from .streams import DTYPES
+from .tensors import extent
 
 Each = TypeVar("Each", Op, Tap)
 
@@ -90,7 +90,7 @@ class Draft:
             return self.dram_bytes
         segments = [each for segment in self.segments for each in (*segment.inputs, *segment.outputs)]
         every = [*self.inputs, *self.outputs, *self.tensors, *segments]
-        return max((end(each) for each in every if each.space == "dram"), default=0)
+        return max((extent(each)[1] for each in every if each.space == "dram"), default=0)
 
 
 @dataclass
@@ -109,9 +109,3 @@ class DraftSegment:
 
 def _ordered(numbered: dict[int, Each]) -> tuple[Each, ...]:
     return tuple(numbered[number] for number in sorted(numbered))
-
-
-def end(tensor: Tensor) -> int:
-    """Return the address behind a tensor's last element."""
-    reach = sum(max(0, (size - 1) * stride) for size, stride in zip(tensor.shape, tensor.strides, strict=False))
-    return tensor.address + reach + DTYPES.get(tensor.dtype, 1) if all(tensor.shape) else tensor.address

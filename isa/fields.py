@@ -134,6 +134,12 @@ class Float32(Field):
         return float(value)
 
     def format(self, value: Value) -> str:
+        if isinstance(value, int | float) and math.isfinite(value):
+            bits = self.encode(value)
+            for digits in range(6, 9):  # nine are always enough; most numbers were written with fewer
+                short = float(f"{value:.{digits}g}")
+                if self.encode(short) == bits:
+                    return repr(short)
         return repr(value)
 
     def parse(self, text: str) -> Value:

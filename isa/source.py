@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from .errors import FlexcError, did_you_mean
 from .instruction import WORD_BYTES, Instr
 from .program import Op, Program
+from .tensors import extent
 
 _INSTRUCTION = re.compile(r"((?:[0-9a-f]{8,}: (?:[0-9a-f]{8} ){3}[0-9a-f]{8})?\s+)(\w+)(.*?)(  ; .*)?$")
 _GREEN, _CYAN, _MAGENTA, _YELLOW, _DIM, _PLAIN = (f"\033[{code}m" for code in (32, 36, 35, 33, 2, 0))
@@ -60,10 +61,10 @@ class Notes:
         for number, tap in enumerate(program.debug.taps):
             self.taps[tap.pc].append(number)
         tensors = [*program.inputs, *program.outputs, *program.debug.tensors]
-        self.names: dict[str, list[tuple[int, str]]] = {"const": [], "dram": []}
-        for space, address, name in sorted({(each.space, each.address, each.name) for each in tensors}):
-            self.names.setdefault(space, []).append((address, name))
-        self.addresses = {space: [address for address, _ in names] for space, names in self.names.items()}
+        self.names: dict[str, list[tuple[int, int, str]]] = {"const": [], "dram": []}
+        for space, start, stop, name in sorted({(each.space, *extent(each), each.name) for each in tensors}):
+            self.names.setdefault(space, []).append((start, stop, name))
+        self.starts = {space: [start for start, _, _ in names] for space, names in self.names.items()}
         self.sub_macros = program.machine.array.sub_macros
 
     def comment(self, instruction: Instr) -> str:
@@ -73,11 +74,11 @@ class Notes:
         return describe_groups(instruction, self.sub_macros) if instruction.mnemonic == "groups" else ""
 
     def name(self, space: str, address: int) -> str:
-        """Return the tensor at or before an address, and how far behind its start the address is."""
-        place = bisect_right(self.addresses.get(space, []), address) - 1
-        if place < 0:
+        """Return the tensor that an address lies in, and how far behind its start; nothing where it is in none."""
+        place = bisect_right(self.starts.get(space, []), address) - 1
+        start, stop, name = self.names[space][place] if place >= 0 else (0, 0, "")
+        if not start <= address < stop:
             return ""
-        start, name = self.names[space][place]
         return one_line(name if address == start else f"{name} + {address - start:#x}")
 
 

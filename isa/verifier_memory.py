@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from .machine import Machine
 from .program import Program, Tensor
 from .streams import DTYPES
+from .tensors import extent
 
 #: Weight sets that stand for "without limit".
 _UNLIMITED_SETS = 1 << 20
@@ -79,15 +80,6 @@ def _tensor(tensor: Tensor, memory: dict[str, int], *, written: bool) -> Iterato
     low, high = extent(tensor)
     if low < 0 or high > memory[tensor.space]:
         yield f"takes bytes {low:#x}..{high:#x} of {tensor.space}, which has {memory[tensor.space]:#x}"
-
-
-def extent(tensor: Tensor) -> tuple[int, int]:
-    """Return the first byte of a tensor and the one after its last; equal where it has no elements."""
-    if not all(tensor.shape):
-        return tensor.address, tensor.address
-    reach = [(size - 1) * stride for size, stride in zip(tensor.shape, tensor.strides, strict=True)]
-    low = tensor.address + sum(min(0, each) for each in reach)
-    return low, tensor.address + sum(max(0, each) for each in reach) + DTYPES[tensor.dtype]
 
 
 class Written:

@@ -12,8 +12,9 @@ from dataclasses import dataclass, field
 from .instruction import Groups, Instr
 from .program import Program
 from .streams import Step, Stream
+from .tensors import extent
 from .verifier_flow import Flow, Loop
-from .verifier_memory import Written, extent, sizes
+from .verifier_memory import Written, sizes
 from .verifier_operands import Context, group_problems, operand_problems
 
 Problem = tuple[int, str]

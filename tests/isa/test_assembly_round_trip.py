@@ -23,7 +23,7 @@ BIG = np.arange(5000, dtype=np.uint16).view(np.uint8)
 
 def sample() -> Program:
     code = (
-        instr("stream", stream=0, space="dram", dtype="f32", base=32, rows=1, cols=8),
+        instr("stream", stream=0, space="dram", dtype="f32", base=16, rows=1, cols=8),
         instr("loop", level=2, count=3),
         instr("vadd", dst=0, a=0, b=0, imm=-0.0, wait=(1, 2)),
         instr("endloop", level=2),
@@ -66,9 +66,9 @@ def test_the_code_of_a_listing() -> None:
     lines = list(disassemble(sample(), Options(bytes=True)))
     first = next(place for place, line in enumerate(lines) if line.startswith("00000000: "))
     text, _, comment = lines[first].partition("  ;")
-    assert comment == " x + 0x20"
+    assert comment == " x + 0x10"
     assert [text.rstrip(), *lines[first + 1 : first + 11]] == [
-        "00000000: 05400e04 00000020 00000010 00000000  stream s0, dram, f32 base=0x20 rows=1 cols=8",
+        "00000000: 05400e02 00000020 00000010 00000000  stream s0, dram, f32 base=0x10 rows=1 cols=8",
         "",
         '; node a "b" (Add) on vector: it is small',
         '.op 0 name="a \\"b\\"" op_type="Add" nodes=["n1"] engine="vector" nm="" reason="it is small"',

@@ -70,7 +70,9 @@ def test_saving_what_was_loaded_gives_the_same_bytes(program: Program, tmp_path:
 def test_the_order_of_dictionaries_does_not_matter(tmp_path: Path) -> None:
     program = sample()
     save(program, tmp_path / "a.fxc")
-    turned = replace(program, blobs=dict(reversed(list(program.blobs.items()))), meta=dict(reversed(list(program.meta.items()))))
+    turned = replace(
+        program, blobs=dict(reversed(list(program.blobs.items()))), meta=dict(reversed(list(program.meta.items())))
+    )
     save(turned, tmp_path / "b.fxc")
     assert (tmp_path / "a.fxc").read_bytes() == (tmp_path / "b.fxc").read_bytes()
 

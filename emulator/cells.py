@@ -81,23 +81,36 @@ def decode(raw: npt.NDArray[np.uint8], groups: Groups, columns: int) -> npt.NDAr
     """
     windows, macros, _ = raw.shape
     split = columns * groups.slots
-    weights = raw[:, :, :split].view(np.int8).reshape(-1, groups.slots)
+    weights = raw[:, :, :split].view(np.int8).reshape(-1, groups.n)
     shape = (windows, macros * columns, groups.depth)
     if groups.m == 1:
         return weights.astype(np.float32).reshape(shape)
-    index = unpack_indices(raw[:, :, split:].reshape(weights.shape[0], -1), groups)
-    first = (np.arange(groups.slots) // groups.n * groups.m)[None, :]
-    line = np.arange(weights.shape[0])[:, None] * groups.depth
-    place = (line + first + index).ravel()
-    sums = np.bincount(place, weights.ravel(), minlength=weights.shape[0] * groups.depth)
-    return sums.astype(np.float32).reshape(shape)
+    index = unpack_indices(raw[:, :, split:].reshape(windows * macros * columns, -1), groups).reshape(-1, groups.n)
+    flat = np.zeros(weights.shape[0] * groups.m, np.float32)
+    blocks = np.arange(0, flat.size, groups.m)
+    for slot in range(groups.n):  # within one slot of all blocks no position comes twice
+        flat[blocks + index[:, slot]] += weights[:, slot]
+    return flat.reshape(shape)
 
 
 def unpack_indices(packed: npt.NDArray[np.uint8], groups: Groups) -> npt.NDArray[np.uint8]:
     """Return the index of every slot, [lines, slots], from lines of whole bytes; bit 0 of slot 0 is bit 0 of byte 0."""
-    bits = np.unpackbits(packed, axis=1, count=groups.slots * groups.index_bits, bitorder="little")
-    each = bits.reshape(packed.shape[0], groups.slots, groups.index_bits)
-    return np.packbits(each, axis=2, bitorder="little")[:, :, 0]
+    width = groups.index_bits
+    if 8 % width == 0:
+        return _BYTES[width][packed].reshape(packed.shape[0], -1)[:, : groups.slots]
+    bits = np.unpackbits(packed, axis=1, count=groups.slots * width, bitorder="little")
+    each = bits.reshape(packed.shape[0], groups.slots, width)
+    index: npt.NDArray[np.uint8] = each[:, :, 0].copy()
+    for place in range(1, width):
+        index |= each[:, :, place] << place
+    return index
+
+
+#: The indices in every byte, for widths that divide it.
+_BYTES = {
+    width: (np.arange(256)[:, None] >> np.arange(0, 8, width) & ((1 << width) - 1)).astype(np.uint8)
+    for width in (1, 2, 4)
+}
 
 
 def _same(a: Array, b: Array) -> bool:

@@ -32,7 +32,7 @@ class Result:
 
 @dataclass(frozen=True)
 class Job:
-    """One box of a linear: ``blocks`` x mapping.resident_rows vectors; ``parts`` linears side by side (grouped Conv)."""
+    """One box of a linear: ``blocks`` x mapping.resident_rows vectors, ``parts`` linears side by side (grouped)."""
 
     mapping: Mapping
     blocks: int

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 #: Part of the buffer that is left for what is small: scales and rounding up to whole slots.
 RESERVED = 2048
+#: The estimate is about that close to the timed program, so mappings within it count as equally fast.
+TOLERATED = 0.07
 
 
 def _ceil(a: int, b: int) -> int:
@@ -122,7 +124,7 @@ class Mapping:
 
 @lru_cache(maxsize=4096)
 def choose(shape: LinearShape, machine: Machine) -> Mapping | None:
-    """Return the mapping with the fewest instructions among those within 2 % of the fewest cycles; None: none fits.
+    """Return the mapping with the fewest instructions among those about as fast as the fastest; None: none fits.
 
     Instructions cost energy and time in the control processor that the estimate leaves out. A weight whose pattern
     saves nothing here (say 7:8) may run as dense.
@@ -135,7 +137,7 @@ def choose(shape: LinearShape, machine: Machine) -> Mapping | None:
     ]
     if not fitting:
         return None
-    limit = min(cycles for cycles, _ in fitting) * 1.02
+    limit = min(cycles for cycles, _ in fitting) * (1 + TOLERATED)
     return min((each for each in fitting if each[0] <= limit), key=lambda each: (instructions(each[1]), each[0]))[1]
 
 

@@ -252,6 +252,8 @@ class Tokens(Field):
         return self.width // self.length
 
     def encode(self, value: Value) -> int:
+        if value == ():
+            return 0
         if not isinstance(value, tuple) or len(value) > self.length or len(set(value)) != len(value):
             raise self.refuse(self.format(value))
         if any(not 1 <= token < self.count for token in value):

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from itertools import product
+from itertools import islice, product
 from typing import TYPE_CHECKING
 
 from ..isa import durations
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 RESERVED = 2048
 #: The estimate is about that close to the timed program, so mappings within it count as equally fast.
 TOLERATED = 0.07
+#: Share of a dense weight's bits from which on storing a sparse one as dense may pay.
+DENSE_WORTH_TRYING = 0.7
 
 
 def _ceil(a: int, b: int) -> int:
@@ -129,11 +131,11 @@ def choose(shape: LinearShape, machine: Machine) -> Mapping | None:
     Instructions cost energy and time in the control processor that the estimate leaves out. A weight whose pattern
     saves nothing here (say 7:8) may run as dense.
     """
+    patterns = [shape.pattern, DENSE] if _stored_share(shape.pattern) > DENSE_WORTH_TRYING else [shape.pattern]
     fitting = [
         (estimate(mapping, machine), mapping)
-        for pattern in dict.fromkeys((shape.pattern, DENSE))
+        for pattern in dict.fromkeys(patterns)
         for mapping in candidates(shape, pattern, machine)
-        if mapping.buffer_bytes(machine.array.resident) <= machine.buffer.bytes
     ]
     if not fitting:
         return None
@@ -148,25 +150,27 @@ def instructions(mapping: Mapping) -> int:
     return blocks * mapping.col_groups * (6 + pieces * (4 + mapping.slices + mapping.steps * a_step))
 
 
+def _stored_share(pattern: NM) -> float:
+    """Return the stored bits of a weight over those of a dense one."""
+    return pattern.density * (8 + pattern.index_bits) / 8
+
+
 def candidates(shape: LinearShape, pattern: NM, machine: Machine) -> Iterator[Mapping]:
-    """Yield the mappings worth comparing."""
-    for base in _tilings(shape, pattern, machine):
-        for acc_slots in (2, 1):
-            limit = machine.array.accumulator_vectors // acc_slots
-            for resident in _row_blocks(shape, limit):
-                vectors = _even(resident, limit)
-                for weight_slots, by_step, out_slots in product((2, 1), (False, True), (2, 1)):
-                    if by_step and resident > limit:
-                        continue
-                    yield replace(
-                        base,
-                        vectors=vectors,
-                        resident_rows=resident,
-                        by_step=by_step,
-                        weight_slots=weight_slots,
-                        acc_slots=acc_slots,
-                        out_slots=out_slots,
-                    )
+    """Yield the mappings that fit the buffer and are worth comparing.
+
+    More slots never take longer, so of mappings that differ in nothing else the first that fits will do.
+    """
+    for base, acc_slots in product(_tilings(shape, pattern, machine), (2, 1)):
+        limit = machine.array.accumulator_vectors // acc_slots
+        for resident in _row_blocks(shape, limit):
+            sized = replace(base, vectors=_even(resident, limit), resident_rows=resident, acc_slots=acc_slots)
+            for by_step in (False, True) if resident <= limit else (False,):
+                slotted = (
+                    replace(sized, by_step=by_step, weight_slots=weight_slots, out_slots=out_slots)
+                    for weight_slots, out_slots in product((2, 1), (2, 1))
+                )
+                resident_weights, room = machine.array.resident, machine.buffer.bytes
+                yield from islice((each for each in slotted if each.buffer_bytes(resident_weights) <= room), 1)
 
 
 def _tilings(shape: LinearShape, pattern: NM, machine: Machine) -> Iterator[Mapping]:

@@ -1,0 +1,121 @@
+"""The words of the ``flexc`` command line."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from typing import NoReturn
+
+from flexc.isa.errors import UsageError
+
+
+class _Parser(argparse.ArgumentParser):
+    """Usage errors in the form of all our errors."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(message, remedy=f"see {self.prog} --help")
+
+
+class _Version(argparse.Action):
+    """Looks the version up only when it is asked for."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_rest: object) -> NoReturn:
+        from flexc import __version__
+
+        print(f"flexc {__version__}")
+        parser.exit()
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the parser; the command is in ``command``."""
+    top = _Parser("flexc", description="Compile ONNX models for the FlexCiM sparse compute-in-memory macro; run them.")
+    top.add_argument("--version", action=_Version, nargs=0, help="print the version and exit")
+    commands = top.add_subparsers(dest="command", metavar="COMMAND")
+    for name, (summary, fill) in _COMMANDS.items():
+        fill(commands.add_parser(name, help=summary, description=summary + "."))
+    return top
+
+
+def _compile(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", metavar="MODEL.onnx")
+    parser.add_argument("-o", "--output", metavar="OUT.fxc", required=True, help="the program file to write")
+    parser.add_argument("--target", metavar="NAME|FILE.toml", default="edge", help="machine (default: edge)")
+    parser.add_argument("--prune", metavar="METHOD", help="keep, magnitude, wanda or none (default: keep a pattern)")
+    parser.add_argument("--nm", metavar="N:M", help="weights kept in each block, for magnitude and wanda")
+    parser.add_argument("--calib", metavar="FILE", help="calibration data: .npy (tokens, or inputs) or .npz by name")
+    parser.add_argument("--samples", metavar="N", type=int, default=128, help="calibration windows (default: 128)")
+    parser.add_argument("--shape", metavar="NAME=1x256", action="append", default=[], help="dims of a dynamic input")
+    parser.add_argument("--prune-tied", action="store_true", help="prune a head tied to the embedding, too")
+    parser.add_argument("--no-reference", action="store_true", help="leave the fp32 graph that --check uses out")
+    parser.add_argument("--dump-dir", metavar="DIR", help="write what each stage hands on")
+    parser.add_argument("--per-layer", action="store_true", help="list every linear and how it is mapped")
+    parser.add_argument("--per-node", action="store_true", help="list every node, where it runs and why")
+    parser.add_argument("--json", action="store_true", help="print all numbers as JSON")
+
+
+def _run(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("program", metavar="OUT.fxc")
+    parser.add_argument(
+        "--input",
+        metavar="[NAME=]FILE",
+        action="append",
+        default=[],
+        help="data of an input (.npy; tokens longer than one input give several windows), or of all (.npz)",
+    )
+    parser.add_argument("--random-inputs", metavar="SEED", type=int, help="run one window of random data")
+    parser.add_argument("--windows", metavar="N", type=int, help="run at most the first N windows")
+    parser.add_argument("--output", metavar="FILE.npz", help="save all outputs, [windows, *shape] each")
+    parser.add_argument(
+        "--check", metavar="MODEL.onnx", nargs="?", const="", help="compare with onnxruntime; and with this model"
+    )
+    parser.add_argument(
+        "--check-windows", metavar="N", type=int, default=2, help="windows compared by operation (default: 2)"
+    )
+    parser.add_argument(
+        "--reference-windows", metavar="N", type=int, default=32, help="windows compared end to end (default: 32)"
+    )
+    parser.add_argument("--per-layer", action="store_true", help="list cycles and energy of every layer")
+    parser.add_argument("--json", action="store_true", help="print all numbers as JSON")
+
+
+def _disasm(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("program", metavar="OUT.fxc")
+    parser.add_argument("-o", "--output", metavar="FILE.s", help="write the listing there (default: stdout)")
+    parser.add_argument("--bytes", action="store_true", help="show offset and bytes of every instruction")
+    parser.add_argument("--plain", action="store_true", help="leave out comments that say what instructions are for")
+    parser.add_argument("--embed", action="store_true", help="put weights and constants into the text")
+    parser.add_argument("--node", metavar="NAME", help="only the instructions of a node")
+    parser.add_argument("--range", metavar="FROM:TO", help="only the instructions between two byte offsets")
+
+
+def _asm(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("listing", metavar="FILE.s")
+    parser.add_argument("-o", "--output", metavar="OUT.fxc", required=True, help="the program file to write")
+
+
+def _program(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("program", metavar="OUT.fxc")
+    parser.add_argument("--json", action="store_true", help="print it as JSON")
+
+
+def _targets(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("name", metavar="NAME|FILE.toml", nargs="?", help="print all of one machine")
+    parser.add_argument("--json", action="store_true", help="print it as JSON")
+
+
+def _isa(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("mnemonic", metavar="MNEMONIC", nargs="?", help="explain one instruction in full")
+
+
+_Fill = Callable[[argparse.ArgumentParser], None]
+
+_COMMANDS: dict[str, tuple[str, _Fill]] = {
+    "compile": ("Compile an ONNX model to a program", _compile),
+    "run": ("Run a program on the emulator: values, cycles, energy", _run),
+    "disasm": ("Print a program as assembly", _disasm),
+    "asm": ("Assemble a program", _asm),
+    "verify": ("Prove that a program is safe to run, or say what is wrong", _program),
+    "inspect": ("Show what a program file holds", _program),
+    "targets": ("List the machines, or describe one", _targets),
+    "isa": ("List the instructions, or explain one", _isa),
+}

@@ -1,0 +1,67 @@
+"""``flexc compile``."""
+
+from __future__ import annotations
+
+import json
+from argparse import Namespace
+from pathlib import Path
+
+from flexc.compiler import Options, compile_graph
+from flexc.isa.errors import UsageError
+from flexc.isa.object_file import save
+from flexc.passes.pattern import NM
+from flexc.report import compile_report, node_rows, report_parts
+from flexc.stages import Stages
+from flexc.tables import show
+
+
+def run(arguments: Namespace) -> int:
+    """Compile a model, write the program, print the report."""
+    stages, output = Stages(), Path(arguments.output)
+    compilation = compile_graph(arguments.model, options_of(arguments), stages)
+    with stages.stage("save"):
+        save(compilation.program, output)
+    report = compile_report(compilation, output)
+    if arguments.per_node:
+        report["nodes"] = node_rows(compilation)
+    if arguments.json:
+        print(json.dumps(report, indent=1))
+    else:
+        show(report_parts(report, layers=arguments.per_layer, nodes=arguments.per_node))
+    return 0
+
+
+def options_of(arguments: Namespace) -> Options:
+    """Return what the words on the command line ask for.
+
+    Raises:
+        UsageError: a pattern or a shape that is not one.
+    """
+    return Options(
+        target=arguments.target,
+        prune=arguments.prune,
+        nm=_pattern(arguments.nm),
+        calib=arguments.calib,
+        samples=arguments.samples,
+        shapes=dict(_shape(text) for text in arguments.shape),
+        include_tied=arguments.prune_tied,
+        keep_reference=not arguments.no_reference,
+        dump_dir=arguments.dump_dir,
+    )
+
+
+def _pattern(text: str | None) -> NM | None:
+    if text is None:
+        return None
+    try:
+        return NM.parse(text)
+    except UsageError as error:
+        raise UsageError(error.message, where=f"--nm {text}", remedy=error.remedy) from None
+
+
+def _shape(text: str) -> tuple[str, tuple[int, ...]]:
+    name, equals, dims = text.rpartition("=")
+    parts = dims.lower().split("x")
+    if not equals or not name or not all(part.isdecimal() for part in parts):
+        raise UsageError("not a shape", where=f"--shape {text}", remedy="write it as NAME=1x256")
+    return name, tuple(int(part) for part in parts)

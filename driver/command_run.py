@@ -1,0 +1,90 @@
+"""``flexc run``."""
+
+from __future__ import annotations
+
+import json
+from argparse import Namespace
+from contextlib import ExitStack
+from typing import TYPE_CHECKING
+
+from flexc.emulation import Cost, Sink, run_windows
+from flexc.inputs import Windows, given_windows
+from flexc.isa import verifier
+from flexc.isa.errors import FlexcError
+from flexc.isa.object_file import load
+from flexc.isa.program import Program
+from flexc.outputs import Archive, Summary
+from flexc.run_report import run_parts, run_report
+from flexc.stages import Stages
+from flexc.tables import show
+
+if TYPE_CHECKING:
+    from flexc.verdict import Verdict
+
+
+def run(arguments: Namespace) -> int:
+    """Run a program, check it if asked, print the report; exit code 1 when the check fails."""
+    stages = Stages()
+    with stages.stage("load"):
+        program = load_verified(arguments.program)
+        feeds = given_windows(program, arguments.input, arguments.random_inputs, arguments.windows)
+    with stages.stage("time"):
+        cost = Cost.of(program)
+    summary = Summary(program.outputs)
+    verdict = _carry_out(arguments, program, feeds, summary, stages)
+    check = verdict.to_json() if verdict else None
+    report = run_report(cost, len(feeds), summary.rows(), stages.seconds, check)
+    if arguments.json:
+        print(json.dumps(report, indent=1))
+    else:
+        parts = run_parts(report, layers=arguments.per_layer)
+        show([*parts, *verdict.parts()] if verdict else parts)
+    return 0 if verdict is None or verdict.passed else 1
+
+
+def load_verified(path: str) -> Program:
+    """Read a program and refuse it where the verifier does.
+
+    Raises:
+        FlexcError: the file cannot be read, or the program is not safe to run: all reasons.
+    """
+    program = load(path)
+    problems = verifier.verify(program)
+    if problems:
+        more = f" (and {len(problems) - 1} more: flexc verify {path})" if len(problems) > 1 else ""
+        raise FlexcError(f"is not safe to run: {problems[0].message}{more}", where=f"{path}: {problems[0].where}")
+    return program
+
+
+def _carry_out(
+    arguments: Namespace, program: Program, feeds: Windows, summary: Summary, stages: Stages
+) -> Verdict | None:
+    """Run all windows; outputs go to the summary, to the archive and to the check, whichever are wanted."""
+    with ExitStack() as stack:
+        sinks: list[Sink] = [summary.sink]
+        archive = None
+        if arguments.output:
+            archive = Archive(arguments.output, program.outputs, len(feeds))
+            stack.callback(archive.discard)
+            sinks.append(archive.sink)
+        if arguments.check is None:
+            with stages.stage("run"):
+                run_windows(program, feeds, sinks, progress=stages.say)
+            verdict = None
+        else:
+            verdict = _checked(arguments, program, feeds, sinks, stages)
+        if archive is not None:
+            with stages.stage("save"):
+                archive.close()
+    return verdict
+
+
+def _checked(arguments: Namespace, program: Program, feeds: Windows, sinks: list[Sink], stages: Stages) -> Verdict:
+    from flexc.checker import CheckOptions, check_program
+
+    options = CheckOptions(
+        model=arguments.check or None,
+        windows=arguments.check_windows,
+        reference_windows=arguments.reference_windows,
+    )
+    return check_program(program, feeds, options, sinks=sinks, stages=stages)

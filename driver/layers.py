@@ -1,0 +1,96 @@
+"""The linears of a program: their dimensions, read off the graph, and how they were mapped, read off the code."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import onnx_ir as ir
+
+from flexc.emulator.walk import Leaf, build, visits
+from flexc.frontend.edit import shape_of
+from flexc.isa.program import Op, Program
+from flexc.passes.pattern import NM
+
+PRODUCTS = ("MatMulInteger", "ConvInteger")
+"""The operators that run on the array."""
+
+
+@dataclass(frozen=True)
+class Dims:
+    """A linear lowered to a matrix product: `rows` vectors of `k` times a weight of `n` columns."""
+
+    rows: int
+    k: int
+    n: int
+
+    @property
+    def macs(self) -> int:
+        """Products of the dense weight."""
+        return self.rows * self.k * self.n
+
+    def kept_macs(self, pattern: NM) -> int:
+        """Products of the weights that a pattern keeps."""
+        return self.rows * self.n * pattern.kept(self.k)
+
+
+@dataclass
+class TileUse:
+    """What the code of one op does on the array: its grouping, and how often it multiplies and writes tiles."""
+
+    runs_as: str = ""
+    tile_k: int = 0
+    columns: int = 0
+    slices: int = 1
+    vectors: int = 0
+    multiplications: int = 0
+    tile_writes: int = 0
+
+
+def dims_of(node: ir.Node) -> Dims:
+    """Return the dimensions of an integer product; a convolution's weight is [n, k / kernel, kernel ...]."""
+    source, weight, out = node.inputs[0], node.inputs[1], node.outputs[0]
+    assert source is not None
+    assert weight is not None
+    shape, weights, result = shape_of(source), shape_of(weight), shape_of(out)
+    if node.op_type == "MatMulInteger":
+        return Dims(math.prod(shape[:-1]), weights[0], weights[1])
+    return Dims(result[0] * math.prod(result[2:]), math.prod(weights[1:]), weights[0])
+
+
+def products(model: ir.Model) -> Mapping[str, ir.Node]:
+    """Return the integer products of a quantised graph by node name."""
+    return {str(node.name): node for node in model.graph if node.op_type in PRODUCTS}
+
+
+def product_of(op: Op, nodes: Mapping[str, ir.Node]) -> ir.Node | None:
+    """Return the integer product that an op carries out, if it does."""
+    return next((nodes[name] for name in op.nodes if name in nodes), None)
+
+
+def mappings(program: Program) -> dict[int, TileUse]:
+    """Return what the code of each op that multiplies does, by the op's index."""
+    starts = [(op.first, op.last, index) for index, op in enumerate(program.debug.ops)]
+    found: dict[int, TileUse] = {}
+    place = 0
+    for leaf, times in sorted(visits(build(program).root), key=lambda each: each[0].pc):
+        while place < len(starts) and leaf.pc >= starts[place][1]:
+            place += 1
+        if place < len(starts) and leaf.pc >= starts[place][0] and leaf.instr.mnemonic in ("mac", "ldw"):
+            _note(found.setdefault(starts[place][2], TileUse()), leaf, times)
+    return found
+
+
+def _note(mapping: TileUse, leaf: Leaf, times: int) -> None:
+    groups = leaf.groups
+    assert groups is not None
+    if leaf.instr.mnemonic == "ldw":
+        mapping.tile_writes += times * leaf.streams["cells"].rows
+        return
+    mapping.runs_as = str(NM(groups.n, groups.m))
+    mapping.tile_k = groups.depth
+    mapping.slices = leaf.instr.integer("slices")
+    mapping.columns = leaf.streams["acc"].cols // mapping.slices
+    mapping.vectors = max(mapping.vectors, leaf.streams["acc"].rows)
+    mapping.multiplications += times

@@ -1,0 +1,1 @@
+../../driver/run_report.py

@@ -15,8 +15,10 @@ from ..isa.errors import FlexcError
 from ..isa.instruction import Groups
 from .cells import Loaded, Site, WeightCache
 from .memory import Array
+from .parallel import in_halves, part
 
 Matrix = npt.NDArray[np.float32]
+_PRODUCTS_AN_ELEMENT = 16  # that take as long as one element of an elementwise operation
 
 
 class ArrayModel(Protocol):
@@ -59,21 +61,22 @@ class FastArray:
     def multiply(self, acc: Array, cells: range, groups: Groups, slices: int, add: bool, pc: int) -> None:
         if self._act is None:
             raise FlexcError(f"pc {pc}: mac without activations; an `lda` must come before")
-        weights = self._matrix(cells, groups)
+        weights, act = self._matrix(cells, groups), self._act
         windows, vectors = acc.shape[:2]
         vector = self._buffer("act", (windows, vectors, slices * groups.depth), np.float32)
-        np.copyto(vector, self._act[:, :, : slices * groups.depth])
         sums = self._buffer("sums", (windows, vectors, weights.shape[1]), np.float32)
-        for part in range(slices):
-            columns = slice(part * weights.shape[1] // slices, (part + 1) * weights.shape[1] // slices)
-            inputs = slice(part * groups.depth, (part + 1) * groups.depth)
-            _product(vector[:, :, inputs], weights[:, columns], sums[:, :, columns])
-        if not add:
-            np.copyto(acc, sums, casting="unsafe")
-            return
-        whole = self._buffer("whole", sums.shape, np.int32)
-        np.copyto(whole, sums, casting="unsafe")
-        np.add(acc, whole, out=acc)
+        whole = self._buffer("whole", sums.shape if add else (windows, 0, 0), np.int32)
+
+        def some(part_of: slice) -> None:
+            np.copyto(vector[part_of], part(act, part_of)[:, :, : vector.shape[2]])
+            _products(vector[part_of], part(weights, part_of), sums[part_of], slices)
+            if not add:
+                np.copyto(acc[part_of], sums[part_of], casting="unsafe")
+                return
+            np.copyto(whole[part_of], sums[part_of], casting="unsafe")
+            np.add(acc[part_of], whole[part_of], out=acc[part_of])
+
+        in_halves(some, windows, sums.size * groups.depth // _PRODUCTS_AN_ELEMENT)
 
     def accumulate(self, dst: Array, src: Array) -> None:
         np.add(dst, src, out=dst)
@@ -115,6 +118,15 @@ class FaultyArray(FastArray):
         super().multiply(acc, cells, groups, slices, add, pc)
         if pc == self._pc:
             acc[:, :, self._column] += 1
+
+
+def _products(vector: Matrix, weights: Matrix, sums: Matrix, slices: int) -> None:
+    """sums = vector x weights, each slice of the macros with its part of the vectors."""
+    columns, depth = weights.shape[1] // slices, vector.shape[2] // slices
+    for number in range(slices):
+        macros = slice(number * columns, (number + 1) * columns)
+        inputs = slice(number * depth, (number + 1) * depth)
+        _product(vector[:, :, inputs], weights[:, macros], sums[:, :, macros])
 
 
 def _product(vector: Matrix, weights: Matrix, sums: Matrix) -> None:

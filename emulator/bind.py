@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 
@@ -13,12 +13,13 @@ from ..isa.program import Program
 from .array import ArrayModel
 from .host import Host
 from .memory import Array, Getter, Memories, Position
-from .parallel import over_windows
+from .parallel import WORTHWHILE, in_halves, part
 from .values import HANDLERS, Call, Handler
 from .walk import Block, Leaf, Loop, at, running_totals, stream_operands
 
 _Action: TypeAlias = Callable[[], None]
 _IDLE = ("sync",)
+_DIVISIBLE = ("vector", "dma0", "dma1")  # the engines whose work is the operands' alone
 
 
 class Observer(Protocol):
@@ -117,7 +118,7 @@ class Binding:
             return []
         getters = [self._getter(leaf, name) for name in stream_operands(leaf.instr)]
         call = Call(leaf, self._array, self._position.iterations, lambda number: self._host.run(number, self._memories))
-        function = over_windows(HANDLERS[leaf.instr.mnemonic], leaf, self._memories.windows)
+        function = _over_windows(HANDLERS[leaf.instr.mnemonic], leaf, self._memories.windows)
         taps = [self._tap(leaf, operand) for operand in self._taps.get(leaf.pc, ())]
         return [self._action(function, call, getters), *taps]
 
@@ -159,3 +160,15 @@ class Binding:
         observer, memories = self._observer, self._memories
         assert observer is not None
         return lambda: observer.on_op_end(index, memories)
+
+
+def _over_windows(function: Handler, leaf: Leaf, windows: int) -> Handler:
+    """Return a function that works on halves of the windows in two threads, or the same one where that does not pay."""
+    size = windows * max((stream.elements for stream in leaf.streams.values()), default=0)
+    if windows < 2 or size < WORTHWHILE or leaf.engine not in _DIVISIBLE:
+        return function
+
+    def divided(call: Call, *operands: Any) -> None:
+        in_halves(lambda some: function(call, *[part(each, some) for each in operands]), windows, size)
+
+    return divided

@@ -32,9 +32,9 @@ class Host:
         feeds = {tensor.name: memories.tensor(tensor) for tensor in segment.inputs}
         results = [memories.tensor(tensor) for tensor in segment.outputs]
         for window in range(memories.windows):
-            given = {name: np.ascontiguousarray(value[window % len(value)]) for name, value in feeds.items()}
+            given = {name: np.asarray(value[window % len(value)], order="C") for name, value in feeds.items()}
             for place, value in zip(results, _outputs(session, segment, given), strict=True):
-                _write(place[window], value, segment)
+                _write(place[window, ...], value, segment)
 
     def _session(self, number: int) -> Any:
         if number not in self._sessions:

@@ -1,46 +1,43 @@
-"""Two threads for large vector operations: windows are independent, so each thread takes half of them."""
+"""Two threads for large operations: windows are independent, so each thread takes half of them.
+
+Both wait for the other asleep, unlike the threads inside BLAS, which slow down a busy machine many times over.
+"""
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
 from concurrent.futures import Executor, ThreadPoolExecutor
 from functools import cache
 from typing import Any
 
 import numpy as np
 
-from .values import Call, Handler
-from .walk import Leaf
-
 #: Elements of the largest operand, over all windows, from which handing half to another thread pays.
-_WORTHWHILE = 1 << 18
-_ENGINES = ("vector", "dma0", "dma1")
+WORTHWHILE = 1 << 18
 
 
-def over_windows(function: Handler, leaf: Leaf, windows: int) -> Handler:
-    """Return a function that works on halves of the windows in two threads, or the same one where that does not pay."""
-    largest = max((stream.elements for stream in leaf.streams.values()), default=0)
-    if windows < 2 or leaf.engine not in _ENGINES or largest * windows < _WORTHWHILE:
-        return function
+def in_halves(work: Callable[[slice], None], windows: int, size: int) -> None:
+    """Carry out work on all windows; on halves of them in two threads where ``size`` elements make that worthwhile."""
+    if windows < 2 or size < WORTHWHILE or (os.cpu_count() or 1) < 2:
+        work(slice(0, windows))
+        return
     middle = windows // 2
-
-    def halves(call: Call, *operands: Any) -> None:
-        later = _pool().submit(_quietly, function, call, [_part(each, middle, windows) for each in operands])
-        try:
-            function(call, *[_part(each, 0, middle) for each in operands])
-        finally:
-            later.result()
-
-    return halves
+    later = _pool().submit(_quietly, work, slice(middle, windows))
+    try:
+        work(slice(0, middle))
+    finally:
+        later.result()
 
 
-def _part(operand: Any, first: int, last: int) -> Any:
+def part(operand: Any, windows: slice) -> Any:
     """Return some windows of an operand; what all windows share stays whole."""
-    return operand if operand is None or operand.shape[0] == 1 else operand[first:last]
+    return operand if operand is None or operand.shape[0] == 1 else operand[windows]
 
 
-def _quietly(function: Handler, call: Call, operands: list[Any]) -> None:
+def _quietly(work: Callable[[slice], None], windows: slice) -> None:
     with np.errstate(all="ignore"):
-        function(call, *operands)
+        work(windows)
 
 
 @cache

@@ -87,9 +87,10 @@ def power(a: Any, b: Any) -> Any:
 def sigmoid(a: Array) -> Array:
     """1 / (1 + e^-a), by e^-|a| so that nothing overflows."""
     real = _real(a)
-    small = np.exp(-np.abs(real))
-    result: Array = np.where(real >= 0, np.float32(1), small) / (1 + small)
-    return result
+    small: Array = np.abs(real)
+    np.exp(np.negative(small, out=small), out=small)
+    top: Array = np.maximum(small, np.greater_equal(real, 0))  # e^-|a|, or 1 from 0 on
+    return np.divide(top, np.add(small, 1, out=small), out=top)
 
 
 _BINARY: dict[str, Binary] = {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -13,7 +13,7 @@ from ..frontend.edit import shape_of
 from ..isa.encoding import instr
 from ..isa.errors import FlexcError
 from ..isa.machine import Machine
-from ..isa.program import Debug, Op, Program, Segment
+from ..isa.program import Debug, Op, Program, Segment, Tensor
 from ..passes.partition import Kernel, partition
 from ..passes.prune import NM_KEY
 from .code import Builder, DoesNotFit, Semaphores
@@ -53,6 +53,7 @@ class Compiler:
         self.context = Context(machine)
         self.cells = CellAllocator(machine)
         self.hosts: list[HostKernel] = []
+        self.written: list[Tensor] = []
 
     def run(self) -> Program:
         """Return the program."""
@@ -77,7 +78,7 @@ class Compiler:
             inputs=tuple(tensor_of(str(value.name), self.context.views[value]) for value in graph.inputs),
             outputs=tuple(tensor_of(str(value.name), self.context.views[value]) for value in graph.outputs),
             segments=self._segments(),
-            debug=Debug(ops=tuple(builder.ops), taps=tuple(builder.taps)),
+            debug=Debug(ops=tuple(builder.ops), taps=tuple(builder.taps), tensors=tuple(self.written)),
         )
 
     def _keep_interface(self, end: int) -> None:
@@ -139,7 +140,15 @@ class Compiler:
                 ) from None
             if len(builder.code) > first:
                 builder.ops.append(self._op(item.kernel, first, len(builder.code)))
+                self.written += self._stored(item.kernel)
         builder.code.append(instr("halt"))
+
+    def _stored(self, kernel: Kernel) -> Iterator[Tensor]:
+        """Yield the values that a kernel hands on, where they lie in DRAM when its code has run."""
+        for value in kernel.outputs():
+            view = self.context.views.get(value)
+            if view is not None and view.storage.space == "dram":
+                yield tensor_of(str(value.name), view)
 
     def _op(self, kernel: Kernel, first: int, last: int) -> Op:
         product = next((node for node in kernel.nodes if NM_KEY in node.metadata_props), None)

@@ -143,9 +143,9 @@ def batch_size(program: Program, windows: int) -> int:
     return max(1, min(BATCH, fitting, -(-windows // WORKERS)))
 
 
-def batches(feeds: Sequence[Arrays], size: int) -> Iterator[tuple[int, Arrays]]:
+def batches(feeds: Sequence[Arrays], size: int, first: int = 0) -> Iterator[tuple[int, Arrays]]:
     """Yield (number of the first window, inputs [windows, *shape]) for stretches of at most `size` windows."""
-    for start in range(0, len(feeds), size):
+    for start in range(first, len(feeds), size):
         chosen = [feeds[index] for index in range(start, min(start + size, len(feeds)))]
         yield start, {name: np.stack([feed[name] for feed in chosen]) for name in chosen[0]}
 
@@ -155,15 +155,18 @@ def run_windows(
     feeds: Sequence[Arrays],
     sinks: Sequence[Sink],
     *,
+    first: int = 0,
     array: ArrayFactory = FastArray,
     progress: Callable[[str], None] = lambda _text: None,
 ) -> None:
-    """Run every window and hand inputs and outputs to the sinks, in order, a batch at a time; nothing is kept here.
+    """Run every window from `first` on; hand inputs and outputs to the sinks, in order, a batch at a time.
+
+    Nothing is kept here.
 
     Raises:
         FlexcError: an input does not fit, or the program fails while it runs.
     """
-    for start, batch, outputs in _side_by_side(program, feeds, array):
+    for start, batch, outputs in _side_by_side(program, feeds, first, array):
         progress(f"window {start + len(next(iter(outputs.values())))} of {len(feeds)}")
         for sink in sinks:
             sink(start, batch, outputs)
@@ -171,7 +174,7 @@ def run_windows(
 
 
 def _side_by_side(
-    program: Program, feeds: Sequence[Arrays], array: ArrayFactory
+    program: Program, feeds: Sequence[Arrays], first: int, array: ArrayFactory
 ) -> Iterator[tuple[int, Arrays, Arrays]]:
     """Yield (first window, inputs, outputs) of all batches in order; a few run while others are looked at."""
     idle: SimpleQueue[Executor] = SimpleQueue()
@@ -187,10 +190,10 @@ def _side_by_side(
 
     running: deque[tuple[int, Arrays, Future[Arrays]]] = deque()
     with ThreadPoolExecutor(WORKERS) as pool:
-        for start, batch in batches(feeds, batch_size(program, len(feeds))):
+        for start, batch in batches(feeds, batch_size(program, len(feeds) - first), first):
             running.append((start, batch, pool.submit(work, batch)))
             if len(running) > WORKERS:
-                first, given, future = running.popleft()
-                yield first, given, future.result()
-        for first, given, future in running:
-            yield first, given, future.result()
+                begin, given, future = running.popleft()
+                yield begin, given, future.result()
+        for begin, given, future in running:
+            yield begin, given, future.result()

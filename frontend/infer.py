@@ -109,7 +109,7 @@ class Inference:
         graph = onnx.GraphProto(name="one node")
         graph.node.append(proto)
         graph.output.extend(onnx.ValueInfoProto(name=name) for name in proto.output if name)
-        for value in {value.name: value for value in _reads(node)}.values():
+        for value in {value.name: value for value in reads(node)}.values():
             graph.input.append(onnx.ValueInfoProto(name=value.name, type=_type_proto(value)))
             if (tensor := _small_constant(value, str(value.name))) is not None:
                 graph.initializer.append(tensor)
@@ -183,7 +183,7 @@ def inner_nodes(node: ir.Node) -> Iterator[ir.Node]:
             yield from inner_nodes(inner)
 
 
-def _reads(node: ir.Node) -> Iterator[ir.Value]:
+def reads(node: ir.Node) -> Iterator[ir.Value]:
     """Yield what ``node`` reads from its own graph and outer ones, through its subgraphs too."""
     yield from (value for value in node.inputs if value is not None)
     inner = list(inner_nodes(node))

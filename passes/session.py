@@ -25,17 +25,20 @@ class Session:
     Args:
         model: the graph. Changes made to it later do not reach the session.
         threads: threads within an operator, 0 for one a core.
+        optimise: let onnxruntime fuse and rearrange nodes; without, every node is computed as ONNX defines it.
 
     Raises:
         FlexcError: onnxruntime refuses the graph.
     """
 
-    def __init__(self, model: ir.Model, *, threads: int = 0) -> None:
+    def __init__(self, model: ir.Model, *, threads: int = 0, optimise: bool = True) -> None:
         import onnxruntime as ort
 
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
         options.log_severity_level = 3
+        if not optimise:
+            options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
         shell, self._weights = _without_weights(model)  # kept here: onnxruntime only borrows their memory
         if self._weights:
             borrowed = [ort.OrtValue.ortvalue_from_numpy(array) for array in self._weights.values()]

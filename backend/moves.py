@@ -8,8 +8,8 @@ from collections.abc import Callable, Sequence
 import onnx_ir as ir
 
 from ..frontend.edit import shape_of
-from ..isa.errors import FlexcError
 from ..passes.partition import Kernel
+from ..passes.rows import operand
 from .code import Block, Builder, Pending, nest, window
 from .context import Context, machine_dtype
 from .linear_kernel import array_of
@@ -110,6 +110,12 @@ VIEWERS: dict[str, Viewer] = {
 }
 
 
+def dense_copy(value: ir.Value, context: Context) -> View:
+    """Return room for a copy of a value without gaps, for the present kernel and whoever views it."""
+    storage = context.scratch(f"{value.name}/dense", max(1, math.prod(shape_of(value))) * context.view(value).itemsize)
+    return View.dense(storage, machine_dtype(value), shape_of(value))
+
+
 def view_kernel(kernel: Kernel, context: Context) -> CopyKernel:
     """Plan a node that only moves data: as views, or as copies into dense storage first where no view will do."""
     node = kernel.nodes[0]
@@ -118,10 +124,7 @@ def view_kernel(kernel: Kernel, context: Context) -> CopyKernel:
     copies: list[Copy] = []
     views = VIEWERS[node.op_type](node, context.view(source))
     if any(view is None for view in views):
-        storage = context.scratch(
-            f"{source.name}/dense", max(1, math.prod(shape_of(source))) * context.view(source).itemsize
-        )
-        dense = View.dense(storage, machine_dtype(source), shape_of(source))
+        dense = dense_copy(source, context)
         copies.append((context.view(source), dense))
         views = VIEWERS[node.op_type](node, dense)
     for output, view in zip(node.outputs, views, strict=True):
@@ -151,38 +154,42 @@ class GatherKernel:
     """Rows of a table picked by indices: an embedding."""
 
     def __init__(self, node: ir.Node, context: Context) -> None:
-        table, index = node.inputs
-        assert table is not None
-        assert index is not None
-        self.table, self.index = context.view(table), context.view(index)
-        flat = self.index.reshape((math.prod(self.index.shape),))
-        rows = self.table.reshape((self.table.shape[0], math.prod(self.table.shape[1:])))
-        if flat is None or rows is None:
-            raise FlexcError("table or indices do not lie evenly in memory", where=f"node '{node.name}'")
-        self.flat, self.rows = flat, rows
+        table, index = operand(node), operand(node, 1)
+        shape = shape_of(table)
+        self.copies: list[Copy] = []
+        self.index = self._even(index, (math.prod(shape_of(index)),), context)
+        self.table = self._even(table, (shape[0], math.prod(shape[1:])), context)
         self.out = context.output(node.outputs[0])
 
+    def _even(self, value: ir.Value, shape: tuple[int, ...], context: Context) -> View:
+        """Return a value under another shape, copied first where it does not lie evenly in memory."""
+        view = context.view(value)
+        even = view.reshape(shape)
+        if even is None:
+            copy = dense_copy(value, context)
+            self.copies.append((view, copy))
+            even = copy.reshape(shape)
+        assert even is not None
+        return even
+
     def emit(self, builder: Builder) -> None:
-        """Write one gather and a barrier."""
+        """Write one gather and a barrier, and before it what makes its operands even."""
+        CopyKernel(self.copies).emit(builder)
         builder.begin_kernel()
-        count, width = self.flat.shape[0], self.rows.shape[1]
-        out = window("dram", self.out.dtype, self.out.address, (count, width))
-        table = window(self.rows.storage.space, self.rows.dtype, self.rows.address, self._extent(), self._pitch())
-        index = window(
-            self.flat.storage.space,
-            self.flat.dtype,
-            self.flat.address,
-            (count, 1),
-            (self.flat.strides[0], self.flat.itemsize),
+        index, table = self.index, self.table
+        picks = window(
+            index.storage.space, index.dtype, index.address, (index.size, 1), (index.strides[0], index.itemsize)
         )
-        builder.write([Pending("gather", {"dst": out, "table": table, "index": index}, {"channel": 0})])
+        rows = window(
+            table.storage.space,
+            table.dtype,
+            table.address,
+            (table.shape[0], table.shape[1]),
+            (table.strides[0], table.strides[1]),
+        )
+        out = window("dram", self.out.dtype, self.out.address, (index.size, table.shape[1]))
+        builder.write([Pending("gather", {"dst": out, "table": rows, "index": picks}, {"channel": 0})])
         builder.emit("barrier")
-
-    def _extent(self) -> tuple[int, int]:
-        return self.rows.shape[0], self.rows.shape[1]
-
-    def _pitch(self) -> tuple[int, int]:
-        return self.rows.strides[0], self.rows.strides[1]
 
 
 def gather_kernel(kernel: Kernel, context: Context) -> CopyKernel | GatherKernel:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import onnx_ir as ir
@@ -12,6 +13,7 @@ from ..frontend.operators import OPERATORS
 from ..isa.fields import Value
 from ..isa.program import Tap
 from ..isa.streams import DTYPES, Step, Stream
+from ..passes.rows import operand
 from .boxes import Box, ring
 from .code import Builder, Pending, Semaphores, aligned, nest, normalised, window
 from .context import machine_dtype
@@ -130,30 +132,21 @@ class RowChunk:
         operands = [self._operand(source) for source in sources]
         self.room = []
         if OPERATORS[node.op_type].kind == "concat":
-            self._concat(node.outputs[0], dst, operands)
+            self._concat(node, dst, operands)
         else:
             self._tap(RECIPES[node.op_type](self, node, dst, operands), node.outputs[0])
         for size, address in self.room:
             self.pool.setdefault(size, []).append(address)
 
-    def _concat(self, value: ir.Value, dst: Stream, operands: Sequence[Operand]) -> None:
-        start = 0
-        for operand in operands:
-            assert isinstance(operand, Stream)
-            part = normalised(
-                Stream(
-                    dst.space,
-                    dst.dtype,
-                    dst.base + start * dst.col_pitch,
-                    dst.rows,
-                    operand.cols,
-                    dst.row_pitch,
-                    dst.col_pitch,
-                    dst.steps,
-                )
-            )
-            self._tap(self.op("vmov", part, operand), value, start)
-            start += operand.cols
+    def _concat(self, node: ir.Node, dst: Stream, operands: Sequence[Operand]) -> None:
+        start, value = 0, node.outputs[0]
+        for place, given in enumerate(operands):
+            width = shape_of(operand(node, place))[-1]  # of what is repeated the stream itself has one column only
+            base = dst.base + start * dst.col_pitch
+            part = normalised(replace(dst, base=base, cols=width))
+            mnemonic = "vfill" if isinstance(given, float) else "vmov"
+            self._tap(self.op(mnemonic, part, given), value, start)
+            start += width
 
     def _operand(self, source: Source) -> Operand:
         if isinstance(source, ir.Value):

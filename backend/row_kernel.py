@@ -12,15 +12,16 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from ..frontend.edit import shape_of
-from ..frontend.operators import OPERATORS, reduce_axes
+from ..frontend.operators import OPERATORS
 from ..isa.machine import Machine
 from ..passes.partition import Kernel, only_user
-from ..passes.rows import operand
+from ..passes.rows import is_elementwise, operand, reduced_axes
 from .boxes import Box, boxes
 from .code import Builder, DoesNotFit
 from .context import Context, machine_dtype
+from .moves import Copy, CopyKernel, dense_copy
 from .row_chunk import RowChunk
-from .views import View, collapse
+from .views import Dim, View, collapse
 
 #: Whole numbers up to here are exact as the float32 immediate of an instruction.
 EXACT_IMMEDIATE = 1 << 24
@@ -54,12 +55,13 @@ class RowKernel:
         self.machine: Machine = context.machine
         self.forms = kernel.forms
         self.rows = next(iter(self.forms.values())).rows
+        self.copied: dict[ir.Value, Copy] = {}
         self.roots = self._find_roots()
         self.sources = [[self._source(node, value, context) for value in node.inputs] for node in kernel.nodes]
         self.loads = list(
             dict.fromkeys(each for sources in self.sources for each in sources if isinstance(each, Access))
         )
-        self.pure = self._is_pure()
+        self.pure = is_elementwise(kernel.nodes, kernel.forms)
         self.stores = self._plan_outputs(context)
 
     def _find_roots(self) -> dict[ir.Value, ir.Value]:
@@ -81,24 +83,32 @@ class RowKernel:
         number = immediate(value)
         if number is not None:
             return number
-        return self._access(node, value, context.view(value))
+        return self._access(node, value, context.view(value), context)
 
-    def _access(self, node: ir.Node, value: ir.Value, view: View) -> Access:
-        form = self.forms[node.outputs[0]]
-        if OPERATORS[node.op_type].kind == "reduce":
-            return _reduced(node, view, self.rows)
-        if node.op_type == "Concat":
+    def _access(self, node: ir.Node, value: ir.Value, view: View, context: Context) -> Access:
+        kind = OPERATORS[node.op_type].kind
+        if kind in ("reduce", "row_axis") and value is node.inputs[0]:
+            view = self._whole(node, value, view, context)
+        if kind == "reduce":
+            return _reduced(node, view)
+        if kind == "concat":
             return _wide(view, shape_of(value))
         if node.op_type == "QuantizeLinear" and value is not node.inputs[0]:
-            rows = shape_of(operand(node))[:1]
-            return _wide(view.broadcast(rows), rows, bare=True)
+            rows = shape_of(operand(node))[:-1]
+            one = view.reshape(()) if view.size == 1 else view
+            assert one is not None
+            return _wide(one.broadcast(rows), rows, bare=True)
         shape = shape_of(node.outputs[0])
-        return _wide(view.broadcast(shape), shape, bare=form.bare)
+        return _wide(view.broadcast(shape), shape, bare=self.forms[node.outputs[0]].bare)
 
-    def _is_pure(self) -> bool:
-        forms = {self.forms[value] for value in self.roots}
-        plain_nodes = all(OPERATORS[node.op_type].kind == "row" for node in self.kernel.nodes)
-        return plain_nodes and len(forms) == 1 and not next(iter(forms)).bare and next(iter(forms)).cols > 1
+    def _whole(self, node: ir.Node, value: ir.Value, view: View, context: Context) -> View:
+        """Return a view with all rows and columns there and even: a copy where some are repeated or scattered."""
+        repeated = any(stride == 0 and size > 1 for size, stride in zip(view.shape, view.strides, strict=True))
+        if not repeated and (OPERATORS[node.op_type].kind != "reduce" or len(_over(node, view)) <= 1):
+            return view
+        if value not in self.copied:
+            self.copied[value] = (view, dense_copy(value, context))
+        return self.copied[value][1]
 
     def _plan_outputs(self, context: Context) -> dict[ir.Value, Access]:
         stores: dict[ir.Value, Access] = {}
@@ -126,6 +136,7 @@ class RowKernel:
 
     def emit(self, builder: Builder) -> None:
         """Write the kernel's code."""
+        CopyKernel(list(self.copied.values())).emit(builder)
         accesses = [*self.loads, *self.stores.values()]
         for box in self._boxes(accesses):
             builder.begin_kernel()
@@ -197,16 +208,17 @@ def _wide(view: View, shape: tuple[int, ...], *, bare: bool = False) -> Access:
     return Access(view, strides, shape[-1], view.strides[-1])
 
 
-def _reduced(node: ir.Node, view: View, rows: tuple[int, ...]) -> Access:
-    """Return how the operand of a reduction is visited: the dimensions it runs over are one, in any order."""
-    axes = (2, 3) if node.op_type == "GlobalAveragePool" else reduce_axes(node)
-    assert axes is not None
-    keep = len(view.shape) - len(axes)
-    order = sorted(axes, key=lambda axis: -view.strides[axis])
-    merged = collapse([view.shape[axis] for axis in order], [[view.strides[axis] for axis in order]])
-    if len(merged) > 1:
-        raise DoesNotFit(f"{node.op_type}: what it reduces over does not lie evenly in memory")
+def _over(node: ir.Node, view: View) -> list[Dim]:
+    """Return the dimensions that a reduction runs over, as few as they can be: their order does not matter."""
+    order = sorted(reduced_axes(node), key=lambda axis: -view.strides[axis])
+    return collapse([view.shape[axis] for axis in order], [[view.strides[axis] for axis in order]])
+
+
+def _reduced(node: ir.Node, view: View) -> Access:
+    """Return how the operand of a reduction is visited: the dimensions it runs over are the columns."""
+    merged = _over(node, view)
     size, (stride,) = merged[0] if merged else (1, (view.itemsize,))
+    keep = len(view.shape) - len(reduced_axes(node))
     strides = tuple(view.strides[axis] for axis in range(keep) if view.shape[axis] != 1)
     return Access(view, strides, size, stride)
 

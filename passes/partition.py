@@ -7,6 +7,7 @@ then, so the order stays right without looking at the graph again.
 from __future__ import annotations
 
 import heapq
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
@@ -14,7 +15,7 @@ import onnx_ir as ir
 
 from ..frontend.edit import shape_of
 from ..frontend.operators import OPERATORS, Operator, native
-from .rows import Form, operand, output_form
+from .rows import Form, is_elementwise, operand, output_form, row_length
 
 #: Stream registers that a row kernel may use, of the 64 there are: some are left for what its parts cannot foresee.
 STREAM_BUDGET = 58
@@ -112,8 +113,8 @@ class _Partition:
                 self._host(node, f"{node.op_type}: its rows do not line up")
                 return
             self._new(own_kind, "dma", "data movement", [node])
-        elif self._too_wide([form], node):
-            self._host(node, f"{node.op_type}: a row of {form.cols} columns does not fit into the on-chip buffer")
+        elif self._too_wide([node], {node.outputs[0]: form}):
+            self._host(node, f"{node.op_type}: a row of {_columns(node)} columns does not fit into the on-chip buffer")
         else:
             self._new("row", "vector", "elementwise and row operations", [node])
             self.kernels[-1].forms[node.outputs[0]] = form
@@ -129,7 +130,8 @@ class _Partition:
         form = output_form(node, operator.kind, kernel.forms)
         if form is None or form.rows != next(iter(kernel.forms.values())).rows:
             return False
-        if self._streams(kernel, node) > STREAM_BUDGET or self._too_wide([*kernel.forms.values(), form], node):
+        forms = kernel.forms | {node.outputs[0]: form}
+        if self._streams(kernel, node) > STREAM_BUDGET or self._too_wide([*kernel.nodes, node], forms):
             return False
         kernel.nodes.append(node)
         kernel.forms[node.outputs[0]] = form
@@ -142,9 +144,13 @@ class _Partition:
         outside = sum(2 for value in trial.inputs() if value.const_value is None or value.const_value.size > 1)
         return inside + outside + sum(1 for node in trial.nodes if leaves(node.outputs[0], set(trial.nodes)))
 
-    def _too_wide(self, forms: list[Form], node: ir.Node) -> bool:
-        external = sum(shape_of(value)[-1] if shape_of(value) else 1 for value in node.inputs if value is not None)
-        return 4 * (2 * sum(form.cols for form in forms) + 2 * external) > self.row_bytes
+    def _too_wide(self, nodes: list[ir.Node], forms: dict[ir.Value, Form]) -> bool:
+        """Return whether a row of all that these nodes read and make takes too much; elementwise ones may cut rows."""
+        if is_elementwise(nodes, forms):
+            return False
+        read = {value: row_length(node, value) for node in nodes for value in node.inputs if value is not None}
+        external = sum(length for value, length in read.items() if value not in forms)
+        return 4 * (2 * sum(form.cols for form in forms.values()) + 2 * external) > self.row_bytes
 
     def _host(self, node: ir.Node, reason: str) -> None:
         place = self.last_host
@@ -161,6 +167,10 @@ class _Partition:
         self.kernels.append(Kernel(kind, engine, reason, nodes))
         self.taken.update(nodes)
         self.made_by.update({output: len(self.kernels) - 1 for node in nodes for output in node.outputs})
+
+
+def _columns(node: ir.Node) -> int:
+    return max(row_length(node, value) for value in (*node.inputs, *node.outputs) if value is not None)
 
 
 def in_kernel_order(graph: ir.Graph) -> Iterator[ir.Node]:
@@ -213,10 +223,18 @@ def linear_chain(product: ir.Node) -> list[ir.Node]:
             break
         if op_type == "Add" and not _is_bias(follower, chain[-1].outputs[0]):
             break
+        if op_type == "Reshape" and not _keeps_columns(follower):
+            break
         chain.append(follower)
     if len(chain) < 4:
         return [product]
     return chain
+
+
+def _keeps_columns(reshape: ir.Node) -> bool:
+    """Return whether a Reshape of a product [rows, N] only cuts or joins rows, or cuts its N columns."""
+    before, after = shape_of(operand(reshape)), shape_of(reshape.outputs[0])
+    return len(before) == 2 and any(math.prod(after[place:]) == before[1] for place in range(len(after) + 1))
 
 
 def _is_bias(add: ir.Node, summand: ir.Value) -> bool:

@@ -7,13 +7,13 @@ all its rows and some columns: the last dimension, or 1 for one number a row.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import onnx_ir as ir
 
 from ..frontend.edit import shape_of
-from ..frontend.operators import reduce_axes
+from ..frontend.operators import OPERATORS, reduce_axes
 
 RowSpace = tuple[int, ...]
 
@@ -47,6 +47,28 @@ def plain(shape: tuple[int, ...]) -> Form:
     return Form(squeezed(shape[:-1]), shape[-1]) if shape else Form((), 1)
 
 
+def reduced_axes(node: ir.Node) -> tuple[int, ...]:
+    """Return the axes that a reduction or a global pooling runs over: always the last ones."""
+    axes = reduce_axes(node)
+    assert axes is not None
+    return tuple(range(2, len(shape_of(operand(node))))) if node.op_type == "GlobalAveragePool" else axes
+
+
+def row_length(node: ir.Node, value: ir.Value) -> int:
+    """Return how many columns of a value a node takes at once."""
+    shape = shape_of(value)
+    if value is node.inputs[0] and OPERATORS[node.op_type].kind == "reduce":
+        return math.prod(shape[axis] for axis in reduced_axes(node))
+    return shape[-1] if shape else 1
+
+
+def is_elementwise(nodes: Iterable[ir.Node], forms: Mapping[ir.Value, Form]) -> bool:
+    """Return whether every element of what these nodes make can be worked on by itself: rows may be cut anywhere."""
+    found = set(forms.values())
+    one = len(found) == 1 and not next(iter(found)).bare and next(iter(found)).cols > 1
+    return one and all(OPERATORS[node.op_type].kind == "row" for node in nodes)
+
+
 def output_form(node: ir.Node, kind: str, inside: Mapping[ir.Value, Form]) -> Form | None:
     """Return the form of a node's output given the forms of those inputs that the kernel makes, or None: no fit."""
     own = {value: inside[value] for value in node.inputs if value is not None and value in inside}
@@ -58,13 +80,15 @@ def output_form(node: ir.Node, kind: str, inside: Mapping[ir.Value, Form]) -> Fo
         return _quantize_form(node, own)
     if kind == "concat":
         return _concat_form(node, own)
-    return _elementwise_form(node, own)
+    return _elementwise_form(node, kind, own)
 
 
-def _elementwise_form(node: ir.Node, own: Mapping[ir.Value, Form]) -> Form | None:
+def _elementwise_form(node: ir.Node, kind: str, own: Mapping[ir.Value, Form]) -> Form | None:
     shape = shape_of(node.outputs[0])
     form = plain(shape)
     if any(each.bare for each in own.values()):
+        if kind == "row_axis":  # it works along what are rows here
+            return None
         rows = squeezed(shape)
         return Form(rows, 1, bare=True) if all(each.bare and each.rows == rows for each in own.values()) else None
     return form if all(each.rows == form.rows and each.cols in (1, form.cols) for each in own.values()) else None
@@ -72,8 +96,7 @@ def _elementwise_form(node: ir.Node, own: Mapping[ir.Value, Form]) -> Form | Non
 
 def _reduce_form(node: ir.Node, own: Mapping[ir.Value, Form]) -> Form | None:
     shape = shape_of(operand(node))
-    axes = (2, 3) if node.op_type == "GlobalAveragePool" else reduce_axes(node)
-    assert axes is not None
+    axes = reduced_axes(node)
     rows = squeezed(shape[: len(shape) - len(axes)])
     if own and (len(axes) != 1 or next(iter(own.values())) != Form(rows, shape[-1])):
         return None
@@ -87,7 +110,7 @@ def _quantize_form(node: ir.Node, own: Mapping[ir.Value, Form]) -> Form | None:
     if source in own and own[source] != form:
         return None
     per_row = math.prod(shape_of(scale)) > 1
-    if per_row and (node.attributes.get_int("axis", 1) != 0 or len(shape_of(source)) != 2):
+    if per_row and (node.attributes.get_int("axis", 1) != 0 or len(shape_of(source)) != 2 or len(shape_of(scale)) != 1):
         return None
     if scale in own and own[scale] != Form(form.rows, 1, bare=True):
         return None

@@ -97,6 +97,22 @@ def numbers(dtype: str, values: list[int | float]) -> Bytes:
     return np.array(values, kind).view(np.uint8)
 
 
+def bits(width: int, values: list[int | float]) -> Bytes:
+    """Return whole numbers of ``width`` bits each, the first in the lowest bits, padded with zeros to whole bytes.
+
+    Raises:
+        FlexcError: ``width`` is not 1..16, or a number does not fit into it.
+    """
+    if not 1 <= width <= 16:
+        raise FlexcError(f"{width} is no width in bits; allowed: 1..16")
+    packed = 0
+    for place, value in enumerate(values):
+        if not isinstance(value, int) or not 0 <= value < 1 << width:
+            raise FlexcError(f"{value} does not fit into {width} bits; allowed: 0..{(1 << width) - 1}")
+        packed |= value << (place * width)
+    return np.frombuffer(packed.to_bytes(-(-len(values) * width // 8), "little"), np.uint8)
+
+
 def file_bytes(path: Path, offset: int, size: int | None, crc: int | None) -> FileBytes:
     """Return a stretch of a file (``size`` None: up to its end) whose checksum was verified.
 

@@ -11,7 +11,7 @@ from dataclasses import MISSING, dataclass, fields, replace
 import numpy as np
 
 from .arguments import Arguments
-from .data import Data, file_bytes, numbers
+from .data import Data, bits, file_bytes, numbers
 from .draft import Draft, DraftSegment
 from .errors import FlexcError
 from .machine import Machine, load_machine
@@ -102,6 +102,11 @@ def _numbers(dtype: str) -> Handler:
         draft.data().add(numbers(dtype, [args.number(place) for place in range(max(1, args.count))]))
 
     return run
+
+
+def _bits(draft: Draft, args: Arguments) -> None:
+    args.only(args.count)
+    draft.data().add(bits(args.integer(0), [args.number(place) for place in range(1, max(2, args.count))]))
 
 
 def _fill(draft: Draft, args: Arguments) -> None:
@@ -250,6 +255,11 @@ DIRECTIVES = (
     Directive('.data file="FILE" [offset=0] [size=] [crc=]', "A stretch of a file, found beside the text.", _data),
     Directive(".base64", "Bytes as base64 in the lines up to `.end`.", _base64, _base64_block),
     *(Directive(f".{dtype} NUMBER, ...", f"Numbers of type {dtype}.", _numbers(dtype)) for dtype in DTYPES),
+    Directive(
+        ".bits WIDTH, NUMBER, ...",
+        "Numbers of so many bits each, the first in the lowest bits, padded to whole bytes: the indices of a column.",
+        _bits,
+    ),
     Directive(".fill COUNT, BYTE", "One byte COUNT times.", _fill),
     Directive(".zero COUNT", "COUNT zero bytes.", _zero),
     Directive(".align MULTIPLE", "Zero bytes up to a multiple.", _align),

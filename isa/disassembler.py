@@ -145,6 +145,9 @@ def _code(program: Program, options: Options, chosen: set[int] | None) -> Iterat
         depth = max(0, depth - (mnemonic == "endloop"))
         if chosen is None or pc in chosen:
             yield from _before(program, options, notes, pc)
+            heading = notes.heading(instruction) if options.source else ""
+            if heading:
+                yield "  " * (depth + 1) + f"; {heading}"
             yield _line(instruction, pc, depth, options, notes)
         depth += mnemonic == "loop"
     if chosen is None:

@@ -6,11 +6,15 @@ import re
 from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from .errors import FlexcError, did_you_mean
 from .instruction import WORD_BYTES, Instr
 from .program import Op, Program
 from .tensors import extent
+
+if TYPE_CHECKING:
+    from .machine import Machine
 
 _INSTRUCTION = re.compile(r"((?:[0-9a-f]{8,}: (?:[0-9a-f]{8} ){3}[0-9a-f]{8})?\s+)(\w+)(.*?)(  ; .*)?$")
 _GREEN, _CYAN, _MAGENTA, _YELLOW, _DIM, _PLAIN = (f"\033[{code}m" for code in (32, 36, 35, 33, 2, 0))
@@ -65,13 +69,17 @@ class Notes:
         for space, start, stop, name in sorted({(each.space, *extent(each), each.name) for each in tensors}):
             self.names.setdefault(space, []).append((start, stop, name))
         self.starts = {space: [start for start, _, _ in names] for space, names in self.names.items()}
-        self.sub_macros = program.machine.array.sub_macros
+        self.machine = program.machine
 
     def comment(self, instruction: Instr) -> str:
         """Return what an instruction's numbers mean, or nothing."""
         if instruction.mnemonic == "stream":
             return self.name(instruction.word("space"), instruction.integer("base"))
-        return describe_groups(instruction, self.sub_macros) if instruction.mnemonic == "groups" else ""
+        return ""
+
+    def heading(self, instruction: Instr) -> str:
+        """Return what is worth a line of its own before an instruction, or nothing."""
+        return describe_groups(instruction, self.machine) if instruction.mnemonic == "groups" else ""
 
     def name(self, space: str, address: int) -> str:
         """Return the tensor that an address lies in, and how far behind its start; nothing where it is in none."""
@@ -82,13 +90,46 @@ class Notes:
         return one_line(name if address == start else f"{name} + {address - start:#x}")
 
 
-def describe_groups(instruction: Instr, sub_macros: int) -> str:
-    """Return in words how the sub-macros are joined."""
-    n, m, blocks = (instruction.integer(name) for name in ("n", "m", "blocks"))
+def describe_groups(instruction: Instr, machine: Machine) -> str:
+    """Return in words how ``groups`` joins the sub-macros: what shares a block, the cells in use, index and merge."""
+    n, m, blocks, slots, index, merge = map(instruction.integer, ("n", "m", "blocks", "slots", "index", "merge"))
+    cells = f"{_counted(blocks, 'block')} x {_counted(n, 'slot')} = {slots} of {machine.slots} cells a column"
     if m == 1:
-        return f"dense: {blocks} slots, every sub-macro on its own, {sub_macros} sums merged"
-    joined = "disaggregated: every slot its own block" if n == 1 else f"aggregated: {n} slots share a block"
-    return f"{n}:{m}, {blocks} blocks of {m} activations; {joined}"
+        return f"dense: {slots} of {machine.slots} cells a column, one activation each, merge {merge} sub-macros"
+    facts = [cells, f"{index} index bits", f"{m} activations a group", f"merge {merge} sub-macros"]
+    facts += _SELECTION[instruction.word("select")]
+    return f"{n}:{m} {_sharing(n, instruction.word('packing'), machine)}: " + ", ".join(facts)
+
+
+#: What a way of selecting activations adds to a description.
+_SELECTION = {
+    "incell": (),
+    "literal": ("literal selection takes further slots a block",),
+    "phased": ("one pair of a block at a time",),
+    "shared": ("one pattern for all columns",),
+}
+
+
+def _counted(count: int, thing: str) -> str:
+    return f"{count} {thing}" if count == 1 else f"{count} {thing}s"
+
+
+def _sharing(n: int, packing: str, machine: Machine) -> str:
+    """Return what shares a block of activations, as the slots of a block lie in the rows of the sub-macros."""
+    subs = machine.array.sub_macros
+    rows, idle = -(-n // subs), -n % subs
+    if n == 1:
+        return f"disaggregated ({subs} blocks a row, one a sub-macro)"
+    if n == subs:
+        return f"aggregated (one block a row, all {subs} sub-macros share it)"
+    if n < subs and not subs % n:
+        return f"aggregated ({subs // n} blocks a row, {n} sub-macros share one)"
+    if idle and packing == "packed":
+        return f"aggregated ({n} slots in a row share a block, blocks run on)"
+    if n < subs:
+        return f"aggregated ({_counted(subs // n, 'block')} a row, {n} sub-macros share one, {subs % n} idle)"
+    rest = f", {idle} idle" if idle else ""
+    return f"aggregated ({rows} rows of {subs} sub-macros share a block{rest})"
 
 
 def colored(lines: Iterator[str]) -> Iterator[str]:
@@ -98,7 +139,7 @@ def colored(lines: Iterator[str]) -> Iterator[str]:
 
 
 def _colored(line: str) -> str:
-    if line.startswith(";"):
+    if line.lstrip().startswith(";"):
         return f"{_GREEN}{line}{_PLAIN}"
     if line.startswith("."):
         word, blank, rest = line.partition(" ")

@@ -42,12 +42,14 @@ class Dump:
         if self.folder is None:
             return
         from flexc.isa.disassembler import Options, disassemble
+        from flexc.isa.instruction import WORD_BYTES
         from flexc.report import compile_report, node_rows, plain_report
 
         report = compile_report(compilation) | {"nodes": node_rows(compilation)}
         _write(self.folder / f"{partition}.json", json.dumps(report, indent=1) + "\n")
         _write(self.folder / f"{partition}.txt", plain_report(report))
-        lines = disassemble(compilation.program, Options(source=True, bytes=True))
+        whole = 0, WORD_BYTES * len(compilation.program.code)  # the code alone: the data are in the program file
+        lines = disassemble(compilation.program, Options(source=True, bytes=True, range=whole))
         _write(self.folder / listing, "\n".join(lines) + "\n")
 
 

@@ -1,0 +1,102 @@
+"""``flexc verify`` and ``flexc inspect``: look at a program without running it."""
+
+from __future__ import annotations
+
+import json
+from argparse import Namespace
+from pathlib import Path
+from typing import Any
+
+from flexc.isa import verifier
+from flexc.isa.errors import FlexcError, raise_all
+from flexc.isa.object_file import BY_NUMBER, load, sections
+from flexc.isa.program import Program, Tensor
+from flexc.tables import Facts, Table, count, show, size
+
+
+def verify(arguments: Namespace) -> int:
+    """Prove that a program is safe to run, or name all problems."""
+    problems = verifier.verify(load(arguments.program))
+    if arguments.json:
+        listed = [{"where": problem.where, "message": problem.message} for problem in problems]
+        print(json.dumps({"schema_version": 1, "safe": not problems, "problems": listed}, indent=1))
+        return 1 if problems else 0
+    for problem in problems:
+        problem.where = f"{arguments.program}: {problem.where}"
+    raise_all(problems)
+    print(f"{arguments.program}: safe to run")
+    return 0
+
+
+def inspect(arguments: Namespace) -> int:
+    """Show the sections of a program file, its machine and its tensors."""
+    path = Path(arguments.program)
+    report = inspection(path, load(path))
+    if arguments.json:
+        print(json.dumps(report, indent=1))
+        return 0
+    facts = [("file", f"{path}, {size(report['file_bytes'])}"), ("target", report["target"])]
+    facts += [(name, text) for name, text in report["meta"].items() if text]
+    facts.append(("code", f"{count(report['instructions'])} instructions, {count(report['ops'])} ops"))
+    tensors = [
+        (each["role"], each["name"], each["dtype"], "x".join(map(str, each["shape"])), f"{each['address']:#x}")
+        for each in report["tensors"]
+    ]
+    rows = [(each["kind"], str(each["count"]), size(each["bytes"]), each["doc"]) for each in report["sections"]]
+    show(
+        [
+            Facts(facts),
+            Table("Sections", ("kind", ">count", ">bytes", "what it holds"), rows),
+            Table("Inputs and outputs", ("", "name", "dtype", "shape", ">address"), tensors),
+        ]
+    )
+    return 0
+
+
+def inspection(path: Path, program: Program) -> dict[str, Any]:
+    """Return what a program file holds.
+
+    Raises:
+        FlexcError: the file cannot be read.
+    """
+    try:
+        file_bytes = path.stat().st_size
+    except OSError as error:
+        raise FlexcError(f"cannot be read: {error.strerror or error}", where=str(path)) from None
+    return {
+        "schema_version": 1,
+        "file_bytes": file_bytes,
+        "target": program.machine.name,
+        "machine_fingerprint": program.machine.fingerprint(),
+        "meta": dict(program.meta),
+        "instructions": len(program.code),
+        "ops": len(program.debug.ops),
+        "dram_bytes": program.dram_bytes,
+        "sections": _sections(path),
+        "tensors": [_tensor("input", each) for each in program.inputs]
+        + [_tensor("output", each) for each in program.outputs],
+        "host_segments": [segment.name for segment in program.segments],
+    }
+
+
+def _sections(path: Path) -> list[dict[str, Any]]:
+    """Sum the sections of a kind up: a program may have hundreds of blobs."""
+    rows: dict[int, dict[str, Any]] = {}
+    for section in sections(path):
+        kind = BY_NUMBER[section.kind]
+        row = rows.setdefault(section.kind, {"kind": kind.title, "count": 0, "bytes": 0, "doc": kind.doc})
+        row["count"] += 1
+        row["bytes"] += section.size
+    return list(rows.values())
+
+
+def _tensor(role: str, tensor: Tensor) -> dict[str, Any]:
+    return {
+        "role": role,
+        "name": tensor.name,
+        "dtype": tensor.dtype,
+        "shape": list(tensor.shape),
+        "space": tensor.space,
+        "address": tensor.address,
+        "strides": list(tensor.strides),
+    }

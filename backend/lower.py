@@ -45,6 +45,13 @@ class Planned:
     lowering: Lowering
 
 
+class _Refused(Exception):
+    """Nodes whose code turned out to need more than the machine has, with the reasons: the host must run them."""
+
+    def __init__(self, reasons: dict[ir.Node, str]) -> None:
+        self.reasons = reasons
+
+
 class Compiler:
     """Lowers one quantised graph for one machine."""
 
@@ -130,17 +137,19 @@ class Compiler:
         builder.emit("barrier")
         if self.machine.array.resident:
             emit_resident(builder, self.cells)
+        refused: dict[ir.Node, str] = {}
         for item in planned:
             first = len(builder.code)
             try:
                 item.lowering.emit(builder)
             except DoesNotFit as reason:
-                raise FlexcError(
-                    f"needs more than machine '{self.machine.name}' has: {reason}", where=f"node '{item.kernel.name}'"
-                ) from None
+                refused.update(dict.fromkeys(item.kernel.nodes, f"{item.kernel.nodes[-1].op_type}: {reason}"))
+                continue
             if len(builder.code) > first:
                 builder.ops.append(self._op(item.kernel, first, len(builder.code)))
                 self.written += self._stored(item.kernel)
+        if refused:
+            raise _Refused(refused)
         builder.code.append(instr("halt"))
 
     def _stored(self, kernel: Kernel) -> Iterator[Tensor]:
@@ -172,9 +181,20 @@ def _kinds(kernel: Kernel) -> list[str]:
 def lower(model: ir.Model, machine: Machine, pinned: Callable[[ir.Node], str] = lambda _node: "") -> Program:
     """Return the program of a quantised graph for a machine.
 
+    What turns out not to fit while its code is written goes to the host, and everything is planned again.
+
     Raises:
-        FlexcError: a node does not fit the machine, or an output is constant.
+        FlexcError: a linear does not fit the machine, or an output is constant.
     """
     for value in model.graph.inputs:
         shape_of(value)
-    return Compiler(model, machine, pinned).run()
+    refused: dict[ir.Node, str] = {}
+
+    def for_host(node: ir.Node) -> str:
+        return pinned(node) or refused.get(node, "")
+
+    while True:
+        try:
+            return Compiler(model, machine, for_host).run()
+        except _Refused as found:
+            refused.update(found.reasons)

@@ -26,8 +26,8 @@ class TensorQuantiseKernel:
     """Abs, ReduceMax, Max, Div, QuantizeLinear of one image; the codes get the border that their readers need."""
 
     def __init__(self, kernel: Kernel, context: Context) -> None:
-        source = kernel.nodes[0].inputs[0]
-        assert source is not None
+        source = operand(kernel.nodes[0])
+        self.machine = context.machine
         self.scale_value, self.codes = kernel.nodes[3].outputs[0], kernel.nodes[4].outputs[0]
         self.source = context.view(source)
         self.image = as_image(self.source)
@@ -60,7 +60,9 @@ class TensorQuantiseKernel:
         shape = [self.source.shape[axis] for axis in order]
         dims = collapse(shape, [[self.source.strides[axis] for axis in order], [0] * len(order)])
         cols = dims[-1][0] if dims else 1
-        return boxes(dims, 2, cols, lambda rows, _cols: min(rows, _MOST_ROWS), _MOST_COLS)
+        room = (self.machine.buffer.bytes - 1024) // 12  # elements: two slots of what comes in, one of magnitudes
+        most = min(_MOST_COLS, room)
+        return boxes(dims, 2, cols, lambda rows, wide: min(rows, _MOST_ROWS, room // wide), most)
 
     def _peaks(self, builder: Builder) -> tuple[Stream, Stream]:
         """Return the running maxima and the scale in the buffer: at the same place in every part of the kernel."""

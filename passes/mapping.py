@@ -131,16 +131,16 @@ def choose(shape: LinearShape, machine: Machine) -> Mapping | None:
     Instructions cost energy and time in the control processor that the estimate leaves out. A weight whose pattern
     saves nothing here (say 7:8) may run as dense.
     """
-    patterns = [shape.pattern, DENSE] if _stored_share(shape.pattern) > DENSE_WORTH_TRYING else [shape.pattern]
-    fitting = [
-        (estimate(mapping, machine), mapping)
-        for pattern in dict.fromkeys(patterns)
-        for mapping in candidates(shape, pattern, machine)
-    ]
-    if not fitting:
-        return None
-    limit = min(cycles for cycles, _ in fitting) * (1 + TOLERATED)
-    return min((each for each in fitting if each[0] <= limit), key=lambda each: (instructions(each[1]), each[0]))[1]
+    dense = [DENSE] if _stored_share(shape.pattern) > DENSE_WORTH_TRYING else []
+    patterns = dict.fromkeys([shape.pattern, *dense])
+    macros = machine.array.macros
+    while not (fitting := [each for pattern in patterns for each in candidates(shape, pattern, machine, macros)]):
+        if macros == 1:
+            return None
+        macros //= 2  # the buffer is too small for tiles of all macros at once
+    costs = [(estimate(mapping, machine), mapping) for mapping in fitting]
+    limit = min(cycles for cycles, _ in costs) * (1 + TOLERATED)
+    return min((each for each in costs if each[0] <= limit), key=lambda each: (instructions(each[1]), each[0]))[1]
 
 
 def instructions(mapping: Mapping) -> int:
@@ -155,12 +155,12 @@ def _stored_share(pattern: NM) -> float:
     return pattern.density * (8 + pattern.index_bits) / 8
 
 
-def candidates(shape: LinearShape, pattern: NM, machine: Machine) -> Iterator[Mapping]:
-    """Yield the mappings that fit the buffer and are worth comparing.
+def candidates(shape: LinearShape, pattern: NM, machine: Machine, macros: int) -> Iterator[Mapping]:
+    """Yield the mappings on at most so many macros that fit the buffer and are worth comparing.
 
     More slots never take longer, so of mappings that differ in nothing else the first that fits will do.
     """
-    for base, acc_slots in product(_tilings(shape, pattern, machine), (2, 1)):
+    for base, acc_slots in product(_tilings(shape, pattern, machine, macros), (2, 1)):
         limit = machine.array.accumulator_vectors // acc_slots
         for resident in _row_blocks(shape, limit):
             sized = replace(base, vectors=_even(resident, limit), resident_rows=resident, acc_slots=acc_slots)
@@ -173,16 +173,16 @@ def candidates(shape: LinearShape, pattern: NM, machine: Machine) -> Iterator[Ma
                 yield from islice((each for each in slotted if each.buffer_bytes(resident_weights) <= room), 1)
 
 
-def _tilings(shape: LinearShape, pattern: NM, machine: Machine) -> Iterator[Mapping]:
+def _tilings(shape: LinearShape, pattern: NM, machine: Machine, most: int) -> Iterator[Mapping]:
     array = machine.array
     total = _ceil(shape.k, pattern.m)
     tiles = _ceil(total, machine.blocks_per_tile(pattern.n, pattern.m))
     column_tiles = _ceil(shape.n, array.columns)
     slices = 1
-    while slices <= min(16, tiles, array.macros):
+    while slices <= min(16, tiles, most):
         steps = _ceil(tiles, slices)
         blocks = _ceil(total, steps * slices)
-        groups = _ceil(column_tiles, min(column_tiles, array.macros // slices))
+        groups = _ceil(column_tiles, min(column_tiles, most // slices))
         tile_bytes = machine.tile_bytes(pattern.n, pattern.m, blocks)
         macros = _ceil(column_tiles, groups)
         slices *= 2

@@ -13,9 +13,8 @@ from functools import lru_cache
 from itertools import islice, product
 from typing import TYPE_CHECKING
 
-from ..isa import durations
-from ..isa.instruction import Groups, Operands
-from ..isa.streams import Stream
+from ..isa.instruction import Groups
+from .estimate import estimate
 from .pattern import DENSE, NM
 
 if TYPE_CHECKING:
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
 #: Part of the buffer that is left for what is small: scales and rounding up to whole slots.
 RESERVED = 2048
 #: The estimate is about that close to the timed program, so mappings within it count as equally fast.
-TOLERATED = 0.07
+TOLERATED = 0.03
 #: Share of a dense weight's bits from which on storing a sparse one as dense may pay.
 DENSE_WORTH_TRYING = 0.7
 
@@ -138,7 +137,7 @@ def choose(shape: LinearShape, machine: Machine) -> Mapping | None:
         if macros == 1:
             return None
         macros //= 2  # the buffer is too small for tiles of all macros at once
-    costs = [(estimate(mapping, machine), mapping) for mapping in fitting]
+    costs = [(estimate(mapping, groups_of(mapping, machine), machine), mapping) for mapping in fitting]
     limit = min(cycles for cycles, _ in costs) * (1 + TOLERATED)
     return min((each for each in costs if each[0] <= limit), key=lambda each: (instructions(each[1]), each[0]))[1]
 
@@ -212,52 +211,3 @@ def groups_of(mapping: Mapping, machine: Machine) -> Groups:
     array, pattern = machine.array, mapping.pattern
     bits = machine.index_bits(pattern.m)
     return Groups(pattern.n, pattern.m, mapping.blocks, bits, array.packing, array.select)
-
-
-def estimate(mapping: Mapping, machine: Machine) -> int:
-    """Return a lower bound of the cycles, close to what the program takes: the busiest engine, and filling it.
-
-    Engines that take turns on one slot (one weight set, one accumulator half, one result slot) add up.
-    """
-    rows, vectors = mapping.shape.rows, mapping.vectors
-    blocks, passes = _ceil(rows, mapping.resident_rows), _ceil(rows, vectors)
-    macs = passes * mapping.col_groups * mapping.steps
-    time = _Durations(mapping, machine)
-    array, weights = macs * (time.settle + time.mac), macs * time.load
-    merge = passes * mapping.col_groups * (mapping.slices - 1) * vectors
-    compute = array + merge + weights if machine.array.weight_sets == 1 else max(array + merge, weights)
-    vector, out = passes * mapping.col_groups * time.dequant, passes * mapping.col_groups * time.out
-    fetched = 0 if machine.array.resident else time.fetch * mapping.col_groups * blocks
-    fetch = blocks * time.rows + fetched
-    bus = blocks * time.rows_bus + passes * mapping.col_groups * time.out_bus
-    bus += 0 if machine.array.resident else time.fetch_bus * mapping.col_groups * blocks
-    back = vector + out if mapping.out_slots == 1 else max(vector, out)
-    middle = compute + back if mapping.acc_slots == 1 else max(compute, back)
-    whole = middle + fetch if mapping.weight_slots == 1 else max(middle, fetch)
-    return max(whole, bus) + time.rows + time.fetch + time.dequant + time.out
-
-
-class _Durations:
-    """Cycles of the instructions that a mapping repeats."""
-
-    def __init__(self, mapping: Mapping, machine: Machine) -> None:
-        groups = groups_of(mapping, machine)
-        acc = Stream.dense("acc", "i32", 0, mapping.vectors, mapping.columns * mapping.slices)
-        tile = Stream.dense("buf", "u8", 0, mapping.macros * mapping.slices, mapping.tile_bytes)
-        operands = Operands(machine, {"slices": mapping.slices}, {"acc": acc, "src": tile, "dst": acc}, groups)
-        self.load = durations.load_weights(operands).busy
-        self.settle = durations.settle(operands).busy
-        self.mac = durations.mac(operands).busy
-        result = Stream.dense("buf", "f32", 0, mapping.vectors, mapping.columns)
-        of_result = Operands(machine, {}, {"dst": result})
-        self.dequant = durations.VectorRule(4)(of_result).busy
-        strided = result.with_pitch(4 * max(mapping.n_padded, mapping.columns + 1), 4)
-        put = durations.transfer([replace(strided, space="dram")], [result], machine)
-        self.out, self.out_bus = put.busy, put.bus
-        rows = Stream.dense("buf", "i8", 0, mapping.resident_rows, mapping.shape.k)
-        got = durations.transfer([replace(rows, space="dram")], [rows], machine)
-        self.rows, self.rows_bus = got.busy, got.bus
-        piece = Stream.dense("const", "u8", 0, 1, mapping.slot_bytes)
-        weights = durations.transfer([piece], [replace(piece, space="buf")], machine)
-        times = mapping.steps if mapping.by_step else 1
-        self.fetch, self.fetch_bus = weights.busy * times, weights.bus * times

@@ -1,0 +1,131 @@
+"""How long a mapping takes: its first pieces gone through engine by engine, the rest at the pace they settle to.
+
+This follows the code that ``backend/linear_body.py`` writes, with the instructions' own durations; what it leaves out is
+control's issue of single instructions and the tokens' exact order.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from ..isa import durations
+from ..isa.instruction import Duration, Operands
+from ..isa.streams import Stream
+
+if TYPE_CHECKING:
+    from ..isa.instruction import Groups
+    from ..isa.machine import Machine
+    from .mapping import Mapping
+
+#: Pieces gone through one by one; later ones go at the pace of the second half of these.
+FOLLOWED = 32
+
+
+def estimate(mapping: Mapping, groups: Groups, machine: Machine) -> int:
+    """Return about how many cycles a mapping takes on a machine whose sub-macros are grouped so."""
+    pieces = -(-mapping.resident_rows // mapping.vectors)
+    blocks = -(-mapping.shape.rows // mapping.resident_rows)
+    total = blocks * mapping.col_groups * pieces
+    followed = min(total, max(FOLLOWED, 2 * pieces))
+    pipeline = _Pipeline(mapping, groups, machine)
+    half = 0
+    for piece in range(followed):
+        pipeline.piece(piece, pieces)
+        if piece + 1 == followed - followed // 2:
+            half = pipeline.end
+    if total == followed:
+        return pipeline.end
+    return pipeline.end + (total - followed) * (pipeline.end - half) // max(1, followed // 2)
+
+
+class _Pipeline:
+    """When each engine is free, and when the slots that pieces take turns on are."""
+
+    def __init__(self, mapping: Mapping, groups: Groups, machine: Machine) -> None:
+        self.mapping, self.time = mapping, _Times(mapping, groups, machine)
+        self.resident = machine.array.resident
+        self.single_set = machine.array.weight_sets == 1
+        self.ahead = machine.control.queue_depth
+        self.dma_in = self.weights = self.array = self.vector = self.dma_out = self.bus = 0
+        self.fetched = self.end = 0
+        self.group_free = [0] * mapping.weight_slots
+        self.acc_free = [0] * mapping.acc_slots
+        self.out_free = [0] * mapping.out_slots
+        self.started: list[int] = []
+
+    def piece(self, number: int, pieces: int) -> None:
+        """Go through one piece of vectors of one column group."""
+        group, within = divmod(number, pieces)
+        if within == 0:
+            self._fetch(group)
+        products = self._products(number)
+        acc, out = number % len(self.acc_free), number % len(self.out_free)
+        ready = max(products, self.vector, self.out_free[out])
+        self.vector = self.acc_free[acc] = ready + self.time.dequant
+        self.dma_out = self._transfer(max(self.dma_out, self.vector), self.time.out)
+        self.out_free[out] = self.end = self.dma_out
+        if within == pieces - 1:
+            self.group_free[group % len(self.group_free)] = self.vector
+
+    def _fetch(self, group: int) -> None:
+        """Bring a block's vectors where one begins, and the group's weights."""
+        start = max(self.dma_in, self._issued())
+        if group % self.mapping.col_groups == 0:
+            start = self._transfer(max(start, self.end), self.time.rows)
+        free = self.group_free[group % len(self.group_free)]
+        self.dma_in = self.fetched = self._transfer(max(start, free), self.time.fetch)
+
+    def _issued(self) -> int:
+        """Return when control gets to a group: it runs ahead of the array by what the array's queue holds."""
+        mapping = self.mapping
+        a_piece = 1 + mapping.slices + 2 * mapping.steps
+        behind = 1 + self.ahead // a_piece
+        return self.started[-behind] if len(self.started) >= behind else 0
+
+    def _products(self, number: int) -> int:
+        time, steps = self.time, self.mapping.steps
+        start = max(self.array, self.acc_free[number % len(self.acc_free)])
+        self.started.append(start)
+        compute = time.settle + time.mac.busy
+        if self.resident:
+            self.array = max(start, self.fetched) + steps * compute
+        elif self.single_set:
+            loaded = max(self.weights, self.fetched, self.array) + time.load
+            self.array = max(loaded, start) + compute + (steps - 1) * (time.load + compute)
+            self.weights = self.array
+        else:
+            first = max(self.weights, self.fetched) + time.load
+            pace = max(time.load, compute)
+            self.array = max(first, start) + compute + (steps - 1) * pace
+            self.weights = max(first + (steps - 1) * pace, self.array - compute)
+        self.array += time.merge
+        return self.array + max(0, time.mac.done - time.mac.busy)
+
+    def _transfer(self, start: int, duration: Duration) -> int:
+        """Return when a transfer is done that may start then: latency, then the bus that all transfers share."""
+        data = max(start + duration.latency, self.bus)
+        self.bus = data + duration.bus
+        return max(self.bus, start + duration.busy)
+
+
+class _Times:
+    """Durations of the instructions that a mapping repeats."""
+
+    def __init__(self, mapping: Mapping, groups: Groups, machine: Machine) -> None:
+        acc = Stream.dense("acc", "i32", 0, mapping.vectors, mapping.columns * mapping.slices)
+        tile = Stream.dense("buf", "u8", 0, mapping.macros * mapping.slices, mapping.tile_bytes)
+        operands = Operands(machine, {"slices": mapping.slices}, {"acc": acc, "src": tile, "dst": acc}, groups)
+        self.load = durations.load_weights(operands).busy
+        self.settle = durations.settle(operands).busy
+        self.mac = durations.mac(operands)
+        self.merge = (mapping.slices - 1) * durations.accumulate(operands).busy
+        result = Stream.dense("buf", "f32", 0, mapping.vectors, mapping.columns)
+        self.dequant = durations.VectorRule(4)(Operands(machine, {}, {"dst": result})).busy
+        strided = replace(result, space="dram", row_pitch=4 * max(mapping.n_padded, mapping.columns + 1))
+        self.out = durations.transfer([strided], [result], machine)
+        rows = Stream.dense("buf", "i8", 0, mapping.resident_rows, mapping.shape.k)
+        self.rows = durations.transfer([replace(rows, space="dram")], [rows], machine)
+        size = mapping.scale_bytes if machine.array.resident else mapping.group_bytes
+        piece = Stream.dense("const", "u8", 0, 1, size)
+        self.fetch = durations.transfer([piece], [replace(piece, space="buf")], machine)

@@ -1,7 +1,7 @@
 """How long a mapping takes: its first pieces gone through engine by engine, the rest at the pace they settle to.
 
-This follows the code that ``backend/linear_body.py`` writes, with the instructions' own durations; what it leaves out is
-control's issue of single instructions and the tokens' exact order.
+This follows the code that ``backend/linear_body.py`` writes, with the instructions' own durations; it leaves out
+control's issue of single instructions and the exact order of tokens.
 """
 
 from __future__ import annotations

@@ -37,13 +37,13 @@ class Observer(Protocol):
 
 
 class Binding:
-    """Actions for one run; loops keep the iterations of every level in one list that all actions read."""
+    """A program's actions; loops keep the iterations of every level in one list that all actions read."""
 
     def __init__(
         self, program: Program, memories: Memories, array: ArrayModel, host: Host, observer: Observer | None
     ) -> None:
+        self.memories = memories
         self._program = program
-        self._memories = memories
         self._array = array
         self._host = host
         self._observer = observer
@@ -54,14 +54,17 @@ class Binding:
         self._op_ends: dict[int, list[int]] = {}
         for index, op in enumerate(program.debug.ops if observer is not None else ()):
             self._op_ends.setdefault(op.last - 1, []).append(index)
+        self._actions: list[_Action] | None = None
 
     def run(self, root: Block) -> None:
-        """Carry out a program.
+        """Carry out the program, always the same one.
 
         Raises:
             FlexcError: an operand lies outside its memory, operands do not fit together, or the host fails.
         """
-        for action in self._block(root):
+        if self._actions is None:
+            self._actions = self._block(root)
+        for action in self._actions:
             action()
 
     def _block(self, block: Block) -> list[_Action]:
@@ -117,8 +120,8 @@ class Binding:
         if not leaf.instr.spec.queued or leaf.instr.mnemonic in _IDLE:
             return []
         getters = [self._getter(leaf, name) for name in stream_operands(leaf.instr)]
-        call = Call(leaf, self._array, self._position.iterations, lambda number: self._host.run(number, self._memories))
-        function = _over_windows(HANDLERS[leaf.instr.mnemonic], leaf, self._memories.windows)
+        call = Call(leaf, self._array, self._position.iterations, lambda number: self._host.run(number, self.memories))
+        function = _over_windows(HANDLERS[leaf.instr.mnemonic], leaf, self.memories.windows)
         taps = [self._tap(leaf, operand) for operand in self._taps.get(leaf.pc, ())]
         return [self._action(function, call, getters), *taps]
 
@@ -140,7 +143,7 @@ class Binding:
         if name not in leaf.streams:
             return lambda: None
         try:
-            return self._memories.getter(leaf.streams[name], self._position)
+            return self.memories.getter(leaf.streams[name], self._position)
         except FlexcError as error:
             error.where = at(leaf.pc, self._program)
             raise
@@ -157,7 +160,7 @@ class Binding:
         return show
 
     def _op_end(self, index: int) -> _Action:
-        observer, memories = self._observer, self._memories
+        observer, memories = self._observer, self.memories
         assert observer is not None
         return lambda: observer.on_op_end(index, memories)
 

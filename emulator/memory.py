@@ -24,6 +24,7 @@ NUMPY_TYPES: dict[str, np.dtype[Any]] = {
     for name, size in DTYPES.items()
 }
 _ALIGN = 64
+_Axes: TypeAlias = tuple[tuple[int, int], ...]  # size and stride in bytes of each
 
 
 class Position:
@@ -55,7 +56,9 @@ class Memories:
 
     def __init__(self, program: Program, windows: int) -> None:
         self.windows = windows
-        self.const: npt.NDArray[np.uint8] = np.ascontiguousarray(program.const).reshape(1, -1)
+        const = np.ascontiguousarray(program.const) if program.const.size else np.zeros(1, np.uint8)
+        self.const: npt.NDArray[np.uint8] = const.reshape(1, -1).view()
+        self.const.flags.writeable = False
         self.dram = _zeros(windows, program.dram_bytes)
         self.buf = _zeros(windows, program.machine.buffer.bytes)
         self.acc = _zeros(windows, accumulator_bytes(program.machine))
@@ -71,7 +74,8 @@ class Memories:
         Raises:
             FlexcError: an element lies outside its memory.
         """
-        return self._ndarray(tensor.space, tensor.dtype, tensor.shape, tensor.address, tensor.strides)
+        elements = tuple(zip(tensor.shape, tensor.strides, strict=True))
+        return self._ndarray(tensor.space, tensor.dtype, tensor.address, elements)
 
     def getter(self, stream: Stream, position: Position) -> Getter:
         """Return a quick way to the view of a stream at a position that changes.
@@ -85,20 +89,21 @@ class Memories:
         steps = [step for step in stream.steps if step.stride and position.places(step) > 1]
         if stream.space == "cells":
             return _cells_getter(stream, steps, position)
-        shape = (*(position.places(step) for step in steps), stream.rows, stream.cols)
-        strides = (*(step.stride for step in steps), stream.row_pitch, stream.col_pitch)
-        every = self._ndarray(stream.space, stream.dtype, shape, stream.base, strides)
-        return _indexer(np.moveaxis(every, 0, len(steps)), steps, position)
+        moves = tuple((position.places(step), step.stride) for step in steps)
+        elements = ((stream.rows, stream.row_pitch), (stream.cols, stream.col_pitch))
+        return _indexer(self._ndarray(stream.space, stream.dtype, stream.base, elements, moves), steps, position)
 
-    def _ndarray(self, space: str, dtype: str, shape: tuple[int, ...], address: int, strides: tuple[int, ...]) -> Array:
+    def _ndarray(self, space: str, dtype: str, address: int, elements: _Axes, moves: _Axes = ()) -> Array:
+        """Return an array with an axis for each of ``moves``, the windows, and each of ``elements``."""
         memory: npt.NDArray[np.uint8] = getattr(self, space)
+        axes = (*moves, (memory.shape[0], memory.strides[0]), *elements)
+        shape, strides = tuple(size for size, _ in axes), tuple(stride for _, stride in axes)
         try:
-            return np.ndarray(
-                (memory.shape[0], *shape), NUMPY_TYPES[dtype], memory.data, address, (memory.strides[0], *strides)
-            )
+            return np.ndarray(shape, NUMPY_TYPES[dtype], memory.data, address, strides)
         except (ValueError, TypeError) as error:
-            size = f"{shape} {dtype} at {address:#x}, strides {strides}"
-            raise FlexcError(f"{size} lies outside {space}, which has {memory.shape[1]} bytes") from error
+            inner = "x".join(str(size) for size, _ in (*moves, *elements))
+            what = f"{inner} {dtype} from {address:#x}, strides {[stride for _, stride in (*moves, *elements)]}"
+            raise FlexcError(f"{what} lies outside {space}, which has {memory.shape[1]} bytes") from error
 
 
 def _zeros(windows: int, size: int) -> npt.NDArray[np.uint8]:

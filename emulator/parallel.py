@@ -15,11 +15,12 @@ import numpy as np
 
 #: Elements of the largest operand, over all windows, from which handing half to another thread pays.
 WORTHWHILE = 1 << 18
+_PROCESSORS = os.cpu_count() or 1
 
 
 def in_halves(work: Callable[[slice], None], windows: int, size: int) -> None:
     """Carry out work on all windows; on halves of them in two threads where ``size`` elements make that worthwhile."""
-    if windows < 2 or size < WORTHWHILE or (os.cpu_count() or 1) < 2:
+    if windows < 2 or size < WORTHWHILE or _PROCESSORS < 2:
         work(slice(0, windows))
         return
     middle = windows // 2

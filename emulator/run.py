@@ -20,12 +20,14 @@ from .walk import build
 Tensors: TypeAlias = dict[str, npt.NDArray[Any]]
 #: Makes what carries out the array's instructions, given the cache of decoded weights.
 ArrayFactory: TypeAlias = Callable[[WeightCache], ArrayModel]
+#: Makes what carries out a program on its memories.
+BindingFactory: TypeAlias = Callable[[Program, Memories, ArrayModel, Host, Observer | None], Binding]
 
 
 class Executor:
     """A program made ready to run, any number of times; decoded weights and host sessions are kept between runs."""
 
-    def __init__(self, program: Program, array: ArrayFactory = FastArray) -> None:
+    def __init__(self, program: Program, array: ArrayFactory = FastArray, binding: BindingFactory = Binding) -> None:
         """Prepare a program.
 
         Raises:
@@ -36,7 +38,8 @@ class Executor:
         self._cache = WeightCache(program.machine.array.columns)
         self._host = Host(program)
         self._array = array
-        self._memories: Memories | None = None
+        self._binding = binding
+        self._last: Binding | None = None
 
     def run(self, feeds: Mapping[str, npt.NDArray[Any]], observer: Observer | None = None) -> Tensors:
         """Run all windows of ``feeds`` at once; values are [windows, *shape] both ways.
@@ -46,21 +49,29 @@ class Executor:
                 a host segment fails.
         """
         windows = _check_feeds(self.program.inputs, feeds)
-        memories = self._fresh(windows)
+        binding = self._bound(windows) if self._plain(observer) else self._bind(windows, observer)
+        memories = binding.memories
+        memories.clear()
         for tensor in self.program.inputs:
             np.copyto(memories.tensor(tensor), feeds[tensor.name])
         with np.errstate(all="ignore"):
-            Binding(self.program, memories, self._array(self._cache), self._host, observer).run(self._tree.root)
+            binding.run(self._tree.root)
         return {tensor.name: _output(memories, tensor) for tensor in self.program.outputs}
 
-    def _fresh(self, windows: int) -> Memories:
-        """Return cleared memories, the last run's where they have as many windows."""
-        if self._memories is not None and self._memories.windows == windows:
-            self._memories.clear()
-        else:
-            self._memories = None  # give the old ones back before taking new ones
-            self._memories = Memories(self.program, windows)
-        return self._memories
+    def _plain(self, observer: Observer | None) -> bool:
+        """Whether nobody watches, so that the actions of the last run can be used again."""
+        return observer is None and self._binding is Binding
+
+    def _bound(self, windows: int) -> Binding:
+        """Return the last binding where it is for as many windows, or a new one."""
+        if self._last is None or self._last.memories.windows != windows:
+            self._last = None  # give the old memories back before taking new ones
+            self._last = self._bind(windows, None)
+        return self._last
+
+    def _bind(self, windows: int, observer: Observer | None) -> Binding:
+        memories = Memories(self.program, windows)
+        return self._binding(self.program, memories, self._array(self._cache), self._host, observer)
 
 
 def run(program: Program, feeds: Mapping[str, npt.NDArray[Any]], observer: Observer | None = None) -> Tensors:

@@ -60,7 +60,7 @@ def time_program(program: Program, *, jump: bool = True) -> Timing:
         FlexcError: control flow is malformed, or an instruction waits for a token that never comes.
     """
     tree = build(program)
-    costs = _Costs(tree)
+    costs = Costs(tree)
     engines = Engines(program, costs.ops)
     _carry_out(_compiled(tree.root, costs), engines, jump)
     cycles = engines.finish()
@@ -70,7 +70,7 @@ def time_program(program: Program, *, jump: bool = True) -> Timing:
     return Timing(cycles, _total(costs.busy), counters, counters["control_instruction"], tuple(ops))
 
 
-def _op_timing(op: int, engines: Engines, costs: _Costs) -> OpTiming:
+def _op_timing(op: int, engines: Engines, costs: Costs) -> OpTiming:
     start, end, cycles = max(0, engines.op_start[op]), engines.op_end[op], engines.op_cycles[op]
     return OpTiming(start, end, cycles, costs.busy[op], costs.counters[op])
 
@@ -82,7 +82,7 @@ def _total(counts: Iterable[Mapping[str, int]]) -> Counter[str]:
     return total
 
 
-class _Costs:
+class Costs:
     """What each instruction costs, and the sums over all executions by op."""
 
     def __init__(self, tree: Tree) -> None:
@@ -137,7 +137,7 @@ class _Barrier:
 _Steps: TypeAlias = "list[list[Work] | int | _Repeat | _Barrier]"
 
 
-def _compiled(block: Block, costs: _Costs) -> _Steps:
+def _compiled(block: Block, costs: Costs) -> _Steps:
     steps: _Steps = []
     gap, issue = 0, costs.program.machine.control.issue_cycles
     for node in block.nodes:
@@ -146,7 +146,7 @@ def _compiled(block: Block, costs: _Costs) -> _Steps:
                 steps.append([])
             stretch = steps[-1]
             assert isinstance(stretch, list)
-            stretch.append(_work(node, costs, gap))
+            stretch.append(work_of(node, costs, gap))
             gap = 0
         elif isinstance(node, Leaf) and node.instr.mnemonic != "barrier":
             gap += issue
@@ -157,7 +157,7 @@ def _compiled(block: Block, costs: _Costs) -> _Steps:
     return [*steps, gap]
 
 
-def _repeat(loop: Loop, costs: _Costs) -> _Repeat:
+def _repeat(loop: Loop, costs: Costs) -> _Repeat:
     first = _compiled(loop.first, costs)
     rest = first if loop.rest is loop.first else _compiled(loop.rest, costs)
     size = sum(_size(step) for step in rest)
@@ -171,7 +171,8 @@ def _size(step: list[Work] | int | _Repeat | _Barrier) -> int:
     return step.count * step.size if isinstance(step, _Repeat) else 1
 
 
-def _work(leaf: Leaf, costs: _Costs, gap: int) -> Work:
+def work_of(leaf: Leaf, costs: Costs, gap: int) -> Work:
+    """Return an instruction as the queues see it; before, control spends ``gap`` cycles on instructions of its own."""
     duration, instr = costs.durations[leaf], leaf.instr
     release = instr.tokens("release")
     marks = instr.mnemonic == "sync"

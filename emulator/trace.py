@@ -1,0 +1,88 @@
+"""A program's instructions as text, one line an execution: when it starts and ends, where, what, and for which node."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import islice
+
+from ..isa.disassembler import format_instruction
+from ..isa.instruction import LEVELS
+from ..isa.program import Program
+from .stepping import Clock, Executed, in_order
+
+_HEAD = f"; {'start':>7}..{'end':<9} {'engine':<7} {'pc':>6}  {'iterations':<11} instruction"
+
+
+class Places:
+    """What is known about each place in the code: open loops, and the node or, without one, the label before it."""
+
+    def __init__(self, program: Program) -> None:
+        self.program = program
+        self.texts = [format_instruction(instr) for instr in program.code]
+        self.loops = list(_open_loops(program))
+        self.ops = [-1] * len(program.code)
+        by_size = sorted(enumerate(program.debug.ops), key=lambda each: each[1].first - each[1].last)
+        for index, op in by_size:  # the innermost last
+            self.ops[op.first : op.last] = [index] * (op.last - op.first)
+        self._labels = list(_latest_labels(program))
+
+    def node(self, pc: int) -> str:
+        """Return the node that an instruction is for; without one, the label that it stands behind, or nothing."""
+        op = self.ops[pc]
+        return self.program.debug.ops[op].name if op >= 0 else self._labels[pc]
+
+    def iterations(self, pc: int, iterations: tuple[int, ...]) -> str:
+        """Return the iteration of every loop that is open at a place."""
+        return " ".join(f"L{level}={iterations[level]}" for level in self.loops[pc])
+
+    def line(self, done: Executed) -> str:
+        """Return the line of one execution."""
+        pc = done.leaf.pc
+        head = f"{done.start:>9}..{done.end:<9} {done.leaf.engine:<7} {pc:>6}"
+        node = self.node(pc)
+        text = f"{head}  {self.iterations(pc, done.iterations):<11} {self.texts[pc]}"
+        return f"{text:<96}  ; {node}" if node else text
+
+
+def _open_loops(program: Program) -> Iterator[tuple[int, ...]]:
+    loops: tuple[int, ...] = ()
+    for instr in program.code:
+        if instr.mnemonic == "endloop":
+            loops = loops[:-1]
+        yield loops
+        if instr.mnemonic == "loop":
+            loops = (*loops, instr.integer("level"))
+
+
+def _latest_labels(program: Program) -> Iterator[str]:
+    label = ""
+    for pc in range(len(program.code)):
+        label = program.debug.labels.get(pc, label)
+        yield label
+
+
+def trace_instructions(program: Program, limit: int | None = None) -> Iterator[str]:
+    """Yield a heading, a line for every instruction executed, and the total; nothing is kept.
+
+    Lines come in the order in which control issues; what waits for a token that a later instruction posts comes when
+    it starts. Values play no part: no inputs are needed.
+
+    Args:
+        program: what to trace.
+        limit: lines of instructions at most; None for all.
+
+    Raises:
+        FlexcError: control flow is malformed, or an instruction waits for a token that never comes.
+    """
+    clock, places = Clock(program), Places(program)
+    iterations = [0] * LEVELS
+    executed = (done for leaf in in_order(clock.tree.root, iterations) for done in clock.issue(leaf, iterations))
+    yield _HEAD
+    count = 0
+    for done in islice(executed, limit):
+        yield places.line(done)
+        count += 1
+    if next(executed, None) is not None:
+        yield f"; ... the first {count} instructions; there are more"
+    else:
+        yield f"; {clock.engines.finish()} cycles, {count} instructions"

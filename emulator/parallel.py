@@ -8,14 +8,31 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from functools import cache
 from typing import Any
 
 import numpy as np
+from threadpoolctl import ThreadpoolController
 
 #: Elements of the largest operand, over all windows, from which handing half to another thread pays.
 WORTHWHILE = 1 << 18
 _PROCESSORS = os.cpu_count() or 1
+
+
+@cache
+def _libraries() -> ThreadpoolController:
+    return ThreadpoolController()
+
+
+def one_blas_thread() -> AbstractContextManager[object]:
+    """Return a context in which a matrix product stays in the thread that asks for it.
+
+    The products of a tile are small: BLAS gains little from a second thread, and on a machine that is busy otherwise
+    its threads wait for each other a hundred times longer than the product takes.
+    """
+    limit: AbstractContextManager[object] = _libraries().limit(limits=1, user_api="blas")
+    return limit
 
 
 def in_halves(work: Callable[[slice], None], windows: int, size: int) -> None:

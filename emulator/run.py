@@ -15,6 +15,7 @@ from .bind import Binding, Observer
 from .cells import WeightCache
 from .host import Host
 from .memory import NUMPY_TYPES, Memories
+from .parallel import one_blas_thread
 from .walk import build
 
 Tensors: TypeAlias = dict[str, npt.NDArray[Any]]
@@ -54,7 +55,7 @@ class Executor:
         memories.clear()
         for tensor in self.program.inputs:
             np.copyto(memories.tensor(tensor), feeds[tensor.name])
-        with np.errstate(all="ignore"):
+        with np.errstate(all="ignore"), one_blas_thread():
             binding.run(self._tree.root)
         return {tensor.name: _output(memories, tensor) for tensor in self.program.outputs}
 

@@ -73,12 +73,7 @@ class LinearBody:
         mapping = self.mapping
         self.builder.write([*groups_code(mapping, self.machine), *self._zeros()])
         body: Tree = [*self._fetch_block()]
-        group: Tree = [*self._fetch_group()]
-        whole, rest = divmod(mapping.resident_rows, mapping.vectors)
-        group += self._piece(mapping.vectors, whole, 0)
-        if rest:
-            group += self._piece(rest, 1, whole * mapping.vectors)
-        group += self._release_group()
+        group = [*self._fetch_group(), *self._pieces(), *self._release_group()]
         body += nest([self.group], group)
         body += [_sync("array").post(_empty("rows", 1)), _sync("vector").post(_empty("sums", 1))]
         self.builder.write(nest([self.part, self.block], body))
@@ -131,42 +126,42 @@ class LinearBody:
         turning = ring(loops)
         return turning.step(size, 2) if turning is not None and slots == 2 else []
 
-    def _piece(self, vectors: int, count: int, start: int) -> Tree:
-        """Return the code of ``count`` pieces of ``vectors`` vectors from row ``start`` of the block on."""
+    def _pieces(self) -> Tree:
+        """Return the loop over the pieces of vectors; all have one size, so that slots take turns in it."""
         mapping = self.mapping
-        piece, step = self.builder.loops(count, mapping.steps)
+        piece, step = self.builder.loops(mapping.pieces, mapping.steps)
         code: Tree = [_sync("array").wait(_empty("acc", mapping.acc_slots))]
-        code += nest([step], self._step(vectors, start, piece, step))
-        acc = self._acc(vectors, piece, 0, mapping.columns)
+        code += nest([step], self._step(piece, step))
+        acc = self._acc(piece, 0, mapping.columns)
         for other in range(1, mapping.slices):
-            code.append(Pending("accum", {"dst": acc, "src": self._acc(vectors, piece, other, mapping.columns)}))
+            code.append(Pending("accum", {"dst": acc, "src": self._acc(piece, other, mapping.columns)}))
         code.append(_sync("array").post(Semaphores.ACC_FULL))
-        code += self._finish(vectors, start, piece, acc)
+        code += self._finish(piece, acc)
         self.builder.end_loops([piece, step])
         return nest([piece], code)
 
-    def _acc(self, vectors: int, piece: Loop, slice_: int, columns: int) -> Stream:
+    def _acc(self, piece: Loop, slice_: int, columns: int) -> Stream:
         mapping = self.mapping
         pitch = self.machine.array.macros * 128
         steps = self._turns([*self.outer, piece], mapping.vectors * pitch, mapping.acc_slots)
-        return window("acc", "i32", slice_ * mapping.columns * 4, (vectors, columns), (pitch, 4), steps)
+        return window("acc", "i32", slice_ * mapping.columns * 4, (mapping.vectors, columns), (pitch, 4), steps)
 
-    def _step(self, vectors: int, start: int, piece: Loop, step: Loop) -> Tree:
+    def _step(self, piece: Loop, step: Loop) -> Tree:
         mapping = self.mapping
         width = mapping.slices * mapping.depth
         act = window(
             "buf",
             "i8",
-            self.rows_at + start * mapping.k_padded,
-            (vectors, width),
+            self.rows_at,
+            (mapping.vectors, width),
             (mapping.k_padded, 1),
-            piece.step(vectors * mapping.k_padded) + step.step(width),
+            piece.step(mapping.piece_step * mapping.k_padded) + step.step(width),
         )
         cells = self._cells([*self.outer, piece, step], step)
         values: dict[str, Value] = {"slices": mapping.slices, "mode": "clear"}
         if step.level is not None:
             values |= {"mode": "first", "level": step.level}
-        acc = self._acc(vectors, piece, 0, mapping.slices * mapping.columns)
+        acc = self._acc(piece, 0, mapping.slices * mapping.columns)
         mac = Pending("mac", {"acc": acc, "cells": cells}, values)
         if not self.resident:
             mac.values["release"] = (_empty("cells", self._sets()),)
@@ -222,7 +217,7 @@ class LinearBody:
         copy = Pending("copy", {"dst": inside, "src": source}, {"channel": 0})
         return copy.wait(_empty("weights", mapping.weight_slots)).post(Semaphores.WEIGHTS_FULL)
 
-    def _finish(self, vectors: int, start: int, piece: Loop, acc: Stream) -> Tree:
+    def _finish(self, piece: Loop, acc: Stream) -> Tree:
         """Return the code that dequantises a piece of results and takes it away."""
         mapping, result = self.mapping, self.job.result
         size = aligned(4 * mapping.vectors * mapping.columns)
@@ -230,7 +225,7 @@ class LinearBody:
             "buf",
             "f32",
             self.results_at,
-            (vectors, mapping.columns),
+            (mapping.vectors, mapping.columns),
             None,
             self._turns([*self.outer, piece], size, mapping.out_slots),
         )
@@ -240,29 +235,27 @@ class LinearBody:
         scale = window("buf", "f32", self.scales_at, (1, mapping.columns), None, turns)
         bias = replace(scale, base=scale.base + 4 * mapping.columns)
         one_scale = self.job.scales.rows == 1
-        moves = [] if one_scale else piece.step(4 * vectors)
-        sx = window(
-            "buf", "f32", self.sx_at + (0 if one_scale else 4 * start), (1 if one_scale else vectors, 1), None, moves
-        )
+        moves = [] if one_scale else piece.step(4 * mapping.piece_step)
+        sx = window("buf", "f32", self.sx_at, (1 if one_scale else mapping.vectors, 1), None, moves)
         dequant = Pending("dequant", {"dst": held, "acc": acc, "sx": sx, "sw": scale, "bias": bias})
         dequant.wait(Semaphores.ACC_FULL, _empty("out", mapping.out_slots))
         dequant.post(_empty("acc", mapping.acc_slots), Semaphores.OUT_FULL)
-        dequant.taps += [self._tap(tap, vectors, start, piece) for tap in result.taps]
+        dequant.taps += [self._tap(tap, piece) for tap in result.taps]
         moves = self.part.step(result.part_pitch) + self.block.step(mapping.resident_rows * result.row_pitch)
-        moves += self.group.step(4 * mapping.columns) + piece.step(vectors * result.row_pitch)
-        base = result.address + start * result.row_pitch
-        target = window(result.space, "f32", base, (vectors, mapping.columns), (result.row_pitch, 4), moves)
+        moves += self.group.step(4 * mapping.columns) + piece.step(mapping.piece_step * result.row_pitch)
+        target = window(
+            result.space, "f32", result.address, (mapping.vectors, mapping.columns), (result.row_pitch, 4), moves
+        )
         out = Pending("copy", {"dst": target, "src": held}, {"channel": 1})
         return [dequant, out.wait(Semaphores.OUT_FULL).post(_empty("out", mapping.out_slots))]
 
-    def _tap(self, tap: Tap, vectors: int, start: int, piece: Loop) -> Tap:
+    def _tap(self, tap: Tap, piece: Loop) -> Tap:
         mapping = self.mapping
         steps = self.part.step(mapping.shape.n * tap.col_stride)
         steps += self.block.step(mapping.resident_rows * tap.row_stride)
-        steps += self.group.step(mapping.columns * tap.col_stride) + piece.step(vectors * tap.row_stride)
+        steps += self.group.step(mapping.columns * tap.col_stride) + piece.step(mapping.piece_step * tap.row_stride)
         return replace(
             tap,
-            base=tap.base + start * tap.row_stride,
             steps=tuple(steps),
             col_steps=tuple(self.group.step(mapping.columns)),
             col_limit=mapping.shape.n,

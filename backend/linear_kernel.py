@@ -15,7 +15,7 @@ from ..isa.machine import Machine
 from ..isa.program import Tap
 from ..passes.mapping import LinearShape, Mapping, choose
 from ..passes.partition import Kernel
-from ..passes.pattern import NM
+from ..passes.pattern import DENSE, NM
 from ..passes.prune import NM_KEY
 from .code import Block, Builder, Loop, Pending, window
 from .context import Context, machine_dtype
@@ -66,8 +66,9 @@ def array_of(value: ir.Value) -> np.ndarray[tuple[int, ...], np.dtype[np.generic
 
 
 def pattern_of(node: ir.Node) -> NM:
-    """Return the N:M pattern that a pass wrote to a node."""
-    return NM.parse(node.metadata_props.get(NM_KEY, "dense"))
+    """Return the N:M pattern that a pass wrote to a node; N:N is dense, its indices would say nothing."""
+    pattern = NM.parse(node.metadata_props.get(NM_KEY, "dense"))
+    return DENSE if pattern.is_dense else pattern
 
 
 @dataclass

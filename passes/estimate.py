@@ -24,7 +24,7 @@ FOLLOWED = 32
 
 def estimate(mapping: Mapping, groups: Groups, machine: Machine) -> int:
     """Return about how many cycles a mapping takes on a machine whose sub-macros are grouped so."""
-    pieces = -(-mapping.resident_rows // mapping.vectors)
+    pieces = mapping.pieces
     blocks = -(-mapping.shape.rows // mapping.resident_rows)
     total = blocks * mapping.col_groups * pieces
     followed = min(total, max(FOLLOWED, 2 * pieces))

@@ -54,9 +54,10 @@ class LinearShape:
 class Mapping:
     """One way to cut a linear; see the module.
 
-    ``resident_rows`` vectors lie in the buffer at once and are worked on ``vectors`` at a time; weights come a column
-    group at a time (or, with ``by_step``, one step of K at a time) into ``weight_slots`` slots of the buffer.
-    ``acc_slots`` halves of the accumulators and ``out_slots`` slots for results take turns.
+    ``resident_rows`` vectors lie in the buffer at once and are worked on ``vectors`` at a time, in equal ``pieces`` that
+    begin ``piece_step`` rows apart and so may overlap a little. Weights come a column group at a time (or, with
+    ``by_step``, one step of K at a time) into ``weight_slots`` slots of the buffer. ``acc_slots`` halves of the
+    accumulators and ``out_slots`` slots for results take turns.
     """
 
     shape: LinearShape
@@ -73,6 +74,16 @@ class Mapping:
     acc_slots: int
     out_slots: int
     tile_bytes: int
+
+    @property
+    def pieces(self) -> int:
+        """Pieces of vectors in a block of rows."""
+        return _ceil(self.resident_rows, self.vectors)
+
+    @property
+    def piece_step(self) -> int:
+        """Rows from one piece to the next: at most ``vectors``, and such that the last piece ends with the block."""
+        return (self.resident_rows - self.vectors) // max(1, self.pieces - 1)
 
     @property
     def depth(self) -> int:
@@ -144,7 +155,7 @@ def choose(shape: LinearShape, machine: Machine) -> Mapping | None:
 
 def instructions(mapping: Mapping) -> int:
     """Return about how many instructions the loops of a mapping issue."""
-    blocks, pieces = _ceil(mapping.shape.rows, mapping.resident_rows), _ceil(mapping.resident_rows, mapping.vectors)
+    blocks, pieces = _ceil(mapping.shape.rows, mapping.resident_rows), mapping.pieces
     a_step = 4 if mapping.by_step else 3
     return blocks * mapping.col_groups * (6 + pieces * (4 + mapping.slices + mapping.steps * a_step))
 
@@ -162,7 +173,7 @@ def candidates(shape: LinearShape, pattern: NM, machine: Machine, macros: int) -
     for base, acc_slots in product(_tilings(shape, pattern, machine, macros), (2, 1)):
         limit = machine.array.accumulator_vectors // acc_slots
         for resident in _row_blocks(shape, limit):
-            sized = replace(base, vectors=_even(resident, limit), resident_rows=resident, acc_slots=acc_slots)
+            sized = replace(base, vectors=piece_rows(resident, limit), resident_rows=resident, acc_slots=acc_slots)
             for by_step in (False, True) if resident <= limit else (False,):
                 slotted = (
                     replace(sized, by_step=by_step, weight_slots=weight_slots, out_slots=out_slots)
@@ -194,6 +205,21 @@ def _even(rows: int, most: int) -> int:
     """Return the size of the fewest pieces of at most ``most`` rows, of equal size where possible."""
     pieces = _ceil(rows, most)
     return _ceil(rows, pieces)
+
+
+@lru_cache(maxsize=1024)
+def piece_rows(rows: int, most: int) -> int:
+    """Return the vectors of a piece, so that the fewest equal pieces of at most ``most`` cover all rows.
+
+    Pieces of one size begin equally far apart, so that slots take turns in one loop. Where sizes do not divide, pieces
+    overlap: a few vectors are then worked on twice.
+    """
+    for pieces in range(_ceil(rows, most), rows):
+        sizes = range(_ceil(rows, pieces), min(most, rows) + 1)
+        for size in sizes:
+            if _ceil(rows, size) == pieces and (rows - size) % max(1, pieces - 1) == 0:
+                return size
+    return 1
 
 
 def _row_blocks(shape: LinearShape, limit: int) -> Iterator[int]:

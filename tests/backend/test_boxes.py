@@ -29,7 +29,9 @@ def visited(box: Box) -> Iterator[int]:
 
 
 def dims_of(sizes: list[int]) -> list[Dim]:
-    return [(size, (stride, stride)) for size, stride in zip(sizes, dense_strides(tuple(sizes)), strict=True) if size > 1]
+    return [
+        (size, (stride, stride)) for size, stride in zip(sizes, dense_strides(tuple(sizes)), strict=True) if size > 1
+    ]
 
 
 @settings(max_examples=60)

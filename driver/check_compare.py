@@ -20,6 +20,9 @@ UNIT = 2.0**-23
 """Distance of float32 numbers just above 1: tolerances count it, times their scale."""
 
 _WIDTH = {"element": 0, "row": 1, "sum": 2, "unit": 3}
+_SMALLEST = np.float32(2.0**-126)
+"""Below the normal numbers, float32 is spaced as just above them."""
+
 _MOVES = ("view", "concat", "gather")
 
 
@@ -106,25 +109,38 @@ def scale_of(question: Question, tolerance: Tolerance, expected: Array, values: 
 
     `values` holds what the question's summing node reads.
     """
-    if expected.dtype.kind != "f" or tolerance.scale == "unit":
+    if expected.dtype.kind != "f":
         return 1.0
     magnitude: Array = np.abs(expected)
+    if tolerance.scale == "unit":
+        return np.maximum(magnitude, 1)
     if tolerance.scale == "row" and expected.ndim:
         return np.asarray(magnitude.max(axis=-1, keepdims=True, initial=0.0))
     node = summed(question) if tolerance.scale == "sum" else None
-    if node is None:
-        return magnitude
-    return np.maximum(magnitude, _magnitudes(node, values).reshape(expected.shape))
+    if node is not None:
+        magnitude = np.maximum(magnitude, _magnitudes(node, values).reshape(expected.shape))
+    return np.maximum(magnitude, _SMALLEST)
 
 
 def _magnitudes(node: ir.Node, values: Mapping[str, Array]) -> Array:
     """Return the sum of the magnitudes that a node adds up for each of its results."""
+    if node.op_type == "LayerNormalization":
+        return _centred(node, values)
     first = np.abs(_operand(node, 0, values))
     if node.op_type == "MatMul":
         return np.asarray(np.matmul(first, np.abs(_operand(node, 1, values))))
     axes = (2, 3) if node.op_type == "GlobalAveragePool" else reduce_axes(node)
     mean = node.op_type in ("ReduceMean", "GlobalAveragePool")
     return np.asarray(first.mean(axis=axes, dtype=np.float64) if mean else first.sum(axis=axes, dtype=np.float64))
+
+
+def _centred(node: ir.Node, values: Mapping[str, Array]) -> Array:
+    """Return max |x| / deviation * |scale| + |bias| of a layer normalisation: its mean is as exact as its largest x."""
+    x = _operand(node, 0, values).astype(np.float64)
+    deviation = np.sqrt(x.var(axis=-1, keepdims=True) + node.attributes.get_float("epsilon", 1e-5))
+    result = np.abs(x).max(axis=-1, keepdims=True, initial=0.0) / deviation * np.abs(_operand(node, 1, values))
+    has_bias = len(node.inputs) > 2 and node.inputs[2] is not None
+    return np.asarray(result + np.abs(_operand(node, 2, values)) if has_bias else result)
 
 
 def _operand(node: ir.Node, place: int, values: Mapping[str, Array]) -> Array:

@@ -36,11 +36,19 @@ def pack(graphs: Mapping[str, ir.Model]) -> dict[str, Bytes]:
         shell = model.clone()
         for value in shell.graph.initializers.values():
             tensor = value.const_value
-            if tensor is not None and tensor.nbytes > _INLINE_BYTES and tensor.dtype.bitwidth >= 8:
-                value.const_value = _outside(tensor, blobs)
+            if tensor is not None:
+                large = tensor.nbytes > _INLINE_BYTES and tensor.dtype.bitwidth >= 8
+                value.const_value = _outside(tensor, blobs) if large else _inline(tensor)
         proto = ir.serde.serialize_model(shell)
         blobs[f"graph/{name}"] = np.frombuffer(proto.SerializeToString(deterministic=True), np.uint8)
     return blobs
+
+
+def _inline(tensor: ir.TensorProtocol) -> ir.TensorProtocol:
+    """Return a tensor in memory: the source's own data file is not to be needed."""
+    if not isinstance(tensor, ir.ExternalTensor):
+        return tensor
+    return ir.Tensor(tensor.numpy(), dtype=tensor.dtype, shape=ir.Shape(tensor.shape.numpy()), name=str(tensor.name))
 
 
 def _outside(tensor: ir.TensorProtocol, blobs: dict[str, Bytes]) -> ir.ExternalTensor:

@@ -54,8 +54,8 @@ class LinearShape:
 class Mapping:
     """One way to cut a linear; see the module.
 
-    ``resident_rows`` vectors lie in the buffer at once and are worked on ``vectors`` at a time, in equal ``pieces`` that
-    begin ``piece_step`` rows apart and so may overlap a little. Weights come a column group at a time (or, with
+    ``resident_rows`` vectors lie in the buffer at once and are worked on ``vectors`` at a time, in equal ``pieces``
+    that begin ``piece_step`` rows apart and so may overlap a little. Weights come a column group at a time (or, with
     ``by_step``, one step of K at a time) into ``weight_slots`` slots of the buffer. ``acc_slots`` halves of the
     accumulators and ``out_slots`` slots for results take turns.
     """

@@ -76,6 +76,22 @@ def _run(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--per-layer", action="store_true", help="list cycles and energy of every layer")
     parser.add_argument("--json", action="store_true", help="print all numbers as JSON")
+    _stepping(parser)
+
+
+def _stepping(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("stepping", "a place is a node, a label, or the number of an instruction")
+    group.add_argument("--step", action="store_true", help="stop before the first instruction and take commands")
+    group.add_argument("--until", metavar="NODE", help="run to that place, then take commands")
+    group.add_argument(
+        "--break", metavar="LABEL", action="append", default=[], dest="breaks", help="take commands there, each time"
+    )
+    group.add_argument(
+        "--trace-instructions",
+        action="store_true",
+        help="only print when every instruction starts and ends; needs no input",
+    )
+    group.add_argument("--limit", metavar="N", type=int, help="trace at most N instructions")
 
 
 def _disasm(parser: argparse.ArgumentParser) -> None:

@@ -16,6 +16,7 @@ from flexc.isa.program import Program
 from flexc.outputs import Archive, Summary
 from flexc.run_report import run_parts, run_report
 from flexc.stages import Stages
+from flexc.stepping import step_through, trace, wants_debugger
 from flexc.tables import show
 
 if TYPE_CHECKING:
@@ -23,11 +24,16 @@ if TYPE_CHECKING:
 
 
 def run(arguments: Namespace) -> int:
-    """Run a program, check it if asked, print the report; exit code 1 when the check fails."""
+    """Run a program, check it if asked, print the report; or step through it. Exit code 1 when the check fails."""
     stages = Stages()
     with stages.stage("load"):
         program = load_verified(arguments.program)
+        if arguments.trace_instructions:
+            return trace(program, arguments.limit)
+        stepping = wants_debugger(arguments)
         feeds = given_windows(program, arguments.input, arguments.random_inputs, arguments.windows)
+    if stepping:
+        return step_through(arguments, program, feeds[0])
     with stages.stage("time"):
         cost = Cost.of(program)
     summary = Summary(program.outputs)

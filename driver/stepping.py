@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sys
 from argparse import Namespace
+from contextlib import suppress
+from importlib import import_module
 
 from flexc.emulation import Arrays
 from flexc.isa.errors import UsageError
@@ -28,20 +30,27 @@ def step_through(arguments: Namespace, program: Program, window: Arrays) -> int:
     """Step through a program on one window; commands come from stdin."""
     from flexc.emulator.debugger import Debugger, lines_of
 
+    ask = lines_of(sys.stdin, sys.stdout)
     if sys.stdin.isatty():
-        import readline  # noqa: F401 - gives the prompt a history
-
-    ask = input if sys.stdin.isatty() else lines_of(sys.stdin, sys.stdout)
+        ask = input
+        with suppress(ImportError):  # it gives input() editing and a history, where Python has it
+            import_module("readline")
     feeds = {name: values[None] for name, values in window.items()}
-    until, breaks = (None, []) if arguments.step else (arguments.until, arguments.breaks)
-    Debugger(program, feeds, sys.stdout, ask, breaks=breaks, until=until).run()
+    places = {"breaks": arguments.breaks, "until": arguments.until, "step": arguments.step}
+    Debugger(program, feeds, sys.stdout, ask, **places).run()
     return 0
 
 
-def trace(program: Program, limit: int) -> int:
-    """Print the instructions executed, at most ``limit`` where it is not 0."""
+def trace(program: Program, limit: int | None) -> int:
+    """Print the instructions executed, at most ``limit``.
+
+    Raises:
+        UsageError: the limit is negative.
+    """
     from flexc.emulator.trace import trace_instructions
 
-    for line in trace_instructions(program, limit or None):
+    if limit is not None and limit < 0:
+        raise UsageError(f"--limit {limit}: a trace has no fewer than 0 lines")
+    for line in trace_instructions(program, limit):
         print(line)
     return 0

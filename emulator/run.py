@@ -35,7 +35,7 @@ class Executor:
             FlexcError: its control flow is malformed.
         """
         self.program = program
-        self._tree = build(program)
+        self.tree = build(program)
         self._cache = WeightCache(program.machine.array.columns)
         self._host = Host(program)
         self._array = array
@@ -56,7 +56,7 @@ class Executor:
         for tensor in self.program.inputs:
             np.copyto(memories.tensor(tensor), feeds[tensor.name])
         with np.errstate(all="ignore"), one_blas_thread():
-            binding.run(self._tree.root)
+            binding.run(self.tree.root)
         return {tensor.name: _output(memories, tensor) for tensor in self.program.outputs}
 
     def _plain(self, observer: Observer | None) -> bool:

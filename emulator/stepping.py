@@ -15,7 +15,7 @@ from .engines import Engines, Work
 from .host import Host
 from .memory import Memories, Position
 from .timing import Costs, work_of
-from .walk import Block, Leaf, build
+from .walk import Block, Leaf, Tree
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,15 +34,10 @@ class Executed:
 class Clock:
     """When instructions start and end, handed in one at a time in the order in which control issues them."""
 
-    def __init__(self, program: Program) -> None:
-        """Start at cycle 0.
-
-        Raises:
-            FlexcError: the program's control flow is malformed.
-        """
-        self.tree = build(program)
-        self._costs = Costs(self.tree)
-        self.engines = _Noting(program, self._costs.ops)
+    def __init__(self, tree: Tree) -> None:
+        """Start at cycle 0; the instructions handed in are leaves of this tree."""
+        self._costs = Costs(tree)
+        self.engines = _Noting(tree.program, self._costs.ops)
         self._work: dict[Leaf, Work] = {}
         self._issued: list[deque[tuple[Leaf, tuple[int, ...]]]] = [deque() for _ in ENGINES]
 
@@ -88,7 +83,7 @@ class _Noting(Engines):
 class Visitor(Protocol):
     """Someone who accompanies a run."""
 
-    def begin(self, memories: Memories, array: ArrayModel, position: Position) -> None:
+    def begin(self, memories: Memories, position: Position) -> None:
         """See the memories of the run and its place in the loops, which both change as it goes on."""
 
     def before(self, leaf: Leaf) -> None:
@@ -104,7 +99,7 @@ class Stepped(Binding):
     def __init__(self, program: Program, memories: Memories, array: ArrayModel, host: Host, visitor: Visitor) -> None:
         super().__init__(program, memories, array, host, None)
         self._visitor = visitor
-        visitor.begin(memories, array, self._position)
+        visitor.begin(memories, self._position)
 
     def _leaf(self, leaf: Leaf) -> list[Callable[[], None]]:
         visitor = self._visitor

@@ -9,6 +9,7 @@ from ..isa.disassembler import format_instruction
 from ..isa.instruction import LEVELS
 from ..isa.program import Program
 from .stepping import Clock, Executed, in_order
+from .walk import build
 
 _HEAD = f"; {'start':>7}..{'end':<9} {'engine':<7} {'pc':>6}  {'iterations':<11} instruction"
 
@@ -18,7 +19,7 @@ class Places:
 
     def __init__(self, program: Program) -> None:
         self.program = program
-        self.texts = [format_instruction(instr) for instr in program.code]
+        self._texts: dict[int, str] = {}
         self.loops = list(_open_loops(program))
         self.ops = [-1] * len(program.code)
         by_size = sorted(enumerate(program.debug.ops), key=lambda each: each[1].first - each[1].last)
@@ -31,6 +32,12 @@ class Places:
         op = self.ops[pc]
         return self.program.debug.ops[op].name if op >= 0 else self._labels[pc]
 
+    def text(self, pc: int) -> str:
+        """Return an instruction as assembly."""
+        if pc not in self._texts:
+            self._texts[pc] = format_instruction(self.program.code[pc])
+        return self._texts[pc]
+
     def iterations(self, pc: int, iterations: tuple[int, ...]) -> str:
         """Return the iteration of every loop that is open at a place."""
         return " ".join(f"L{level}={iterations[level]}" for level in self.loops[pc])
@@ -40,7 +47,7 @@ class Places:
         pc = done.leaf.pc
         head = f"{done.start:>9}..{done.end:<9} {done.leaf.engine:<7} {pc:>6}"
         node = self.node(pc)
-        text = f"{head}  {self.iterations(pc, done.iterations):<11} {self.texts[pc]}"
+        text = f"{head}  {self.iterations(pc, done.iterations):<11} {self.text(pc)}"
         return f"{text:<96}  ; {node}" if node else text
 
 
@@ -74,9 +81,10 @@ def trace_instructions(program: Program, limit: int | None = None) -> Iterator[s
     Raises:
         FlexcError: control flow is malformed, or an instruction waits for a token that never comes.
     """
-    clock, places = Clock(program), Places(program)
+    tree, places = build(program), Places(program)
+    clock = Clock(tree)
     iterations = [0] * LEVELS
-    executed = (done for leaf in in_order(clock.tree.root, iterations) for done in clock.issue(leaf, iterations))
+    executed = (done for leaf in in_order(tree.root, iterations) for done in clock.issue(leaf, iterations))
     yield _HEAD
     count = 0
     for done in islice(executed, limit):

@@ -120,3 +120,20 @@ def test_gemm_is_a_matrix_product_over_all_tiles() -> None:
     tiles = [matrix(program, 44 * tile, 4, 8, 2) for tile in range(6)]
     weights = np.block([[tiles[0], tiles[3]], [tiles[1], tiles[4]], [tiles[2], tiles[5]]])
     np.testing.assert_array_equal(run(program, {})["y"][0], constants(program, "i1", 4, 48) @ weights)
+
+
+def test_the_change_that_the_readme_proposes_works() -> None:
+    text = (FOLDER / "ungrouped_1_8.s").read_text(encoding="utf-8").split(".constants")[0]
+    declared = ".input  x dtype=i8  shape=[2, 32]\n.output y dtype=i32 shape=[2, 32] address=64"
+    assert declared in (FOLDER / "README.md").read_text(encoding="utf-8")
+    text = text.replace(".output y dtype=i32 shape=[2, 32]", declared).replace("s2, const,", "s2, dram,")
+    program = assemble(text)
+    assert verify(program) == []
+    x = np.random.default_rng(0).integers(-128, 128, (1, 2, 32)).astype(np.int8)
+    np.testing.assert_array_equal(run(program, {"x": x})["y"][0], x[0].astype(int) @ matrix(program, 0, 1, 8, 4))
+
+
+def test_the_readme_states_the_cycles() -> None:
+    readme = (FOLDER / "README.md").read_text(encoding="utf-8")
+    for path in FILES:
+        assert re.search(rf"\| \[{path.name}\].* \| {time_program(assemble_file(path)).cycles} \|", readme)

@@ -1,7 +1,8 @@
 """Proves, without running it, that a program is safe to run: what it refuses, it names with place, rule and node.
 
-A program without problems keeps every access inside its memory, ends, cannot wait for a token that never comes, and
-gives every instruction operands that fit together. The cost grows with the code, not with the iterations of its loops.
+A program without problems keeps every access inside its memory, ends, cannot wait for a token that never comes, gives
+every instruction operands that fit together, and orders all accesses of different engines that could meet. The cost
+grows with the code, not with the iterations of its loops.
 """
 
 from __future__ import annotations
@@ -11,7 +12,9 @@ from collections.abc import Iterator
 from .errors import FlexcError, raise_all
 from .instruction import WORD_BYTES
 from .program import Program
+from .verifier_access import Access
 from .verifier_flow import Flow, flow_problems
+from .verifier_hazards import hazard_problems
 from .verifier_memory import tensor_problems
 from .verifier_state import state_problems
 from .verifier_tokens import token_problems
@@ -25,10 +28,8 @@ def verify(program: Program) -> list[FlexcError]:
 
     Each names the instruction (byte offset as a listing shows it, mnemonic) and the node of the graph that it is for.
     """
-    names = _Names(program)
     found: dict[str, FlexcError] = {}
-    for pc, message in _problems(program):
-        error = FlexcError(message, where="program" if pc is None else names.place(pc))
+    for error in _problems(program, _Names(program)):
         found.setdefault(str(error), error)
         if len(found) >= MOST_PROBLEMS:
             break
@@ -40,14 +41,29 @@ def check(program: Program) -> None:
     raise_all(verify(program))
 
 
-def _problems(program: Program) -> Iterator[tuple[int | None, str]]:
+def _problems(program: Program, names: _Names) -> Iterator[FlexcError]:
     flow = Flow(program.code)
+    uses: dict[int, dict[Access, None]] = {}
+    found = False
+    for pc, message in _simple_problems(flow, program, uses):
+        found = True
+        yield FlexcError(message, where="program" if pc is None else names.place(pc))
+    if found:
+        return  # tokens must be there and operands known before engines can be followed
+    for hazard in hazard_problems(flow, {pc: tuple(each) for pc, each in uses.items()}, names.place):
+        yield FlexcError(hazard.message, where=names.place(hazard.pc), remedy=hazard.remedy)
+
+
+def _simple_problems(
+    flow: Flow, program: Program, uses: dict[int, dict[Access, None]]
+) -> Iterator[tuple[int | None, str]]:
+    """Yield what is wrong with single instructions, loops and tensors; note what every instruction touches."""
     basis = [*tensor_problems(program), *flow_problems(flow, program)]
     yield from basis
     if basis:
         return  # what follows needs loops that match, and tensors that are where they say
     yield from token_problems(flow)
-    yield from state_problems(flow, program)
+    yield from state_problems(flow, program, uses)
 
 
 class _Names:

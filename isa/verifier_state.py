@@ -13,6 +13,7 @@ from .instruction import Groups, Instr
 from .program import Program
 from .streams import Step, Stream
 from .tensors import extent
+from .verifier_access import Access, access_of, access_of_tensor
 from .verifier_flow import Flow, Loop
 from .verifier_memory import Written, sizes
 from .verifier_operands import Context, group_problems, operand_problems
@@ -25,9 +26,12 @@ _VISITS = 64
 MOST_WORK = 10**15
 
 
-def state_problems(flow: Flow, program: Program) -> Iterator[Problem]:
-    """Yield instructions whose operands are not set, do not fit, or reach outside their memory."""
-    walker = _Walker(flow, program)
+def state_problems(flow: Flow, program: Program, uses: dict[int, dict[Access, None]]) -> Iterator[Problem]:
+    """Yield instructions whose operands are not set, do not fit, or reach outside their memory.
+
+    What each instruction touches is added to ``uses``.
+    """
+    walker = _Walker(flow, program, uses)
     yield from walker.block(0, len(flow.code))
     if walker.work > MOST_WORK:
         yield 0, f"the loops work on {walker.work} elements in all; allowed: {MOST_WORK}"
@@ -49,7 +53,8 @@ class _State:
 class _Walker:
     """One pass over the code."""
 
-    def __init__(self, flow: Flow, program: Program) -> None:
+    def __init__(self, flow: Flow, program: Program, uses: dict[int, dict[Access, None]]) -> None:
+        self.uses = uses
         self.flow, self.program, self.machine = flow, program, program.machine
         self.sizes = sizes(program)
         self.largest = max(self.sizes.values())
@@ -74,7 +79,7 @@ class _Walker:
                 yield from self.loop(loop)
                 pc = loop.last
             else:
-                for message in self.step(self.flow.code[pc]):
+                for message in self.step(pc, self.flow.code[pc]):
                     yield pc, message
             pc += 1
 
@@ -95,14 +100,14 @@ class _Walker:
         self.times //= loop.count
         del self.open[loop.level]
 
-    def step(self, instruction: Instr) -> Iterator[str]:
+    def step(self, pc: int, instruction: Instr) -> Iterator[str]:
         """Follow one instruction."""
         if not instruction.spec.queued:
             yield from self.control(instruction)
         elif instruction.mnemonic == "host":
-            yield from self.host(instruction.integer("segment"))
+            yield from self.host(pc, instruction.integer("segment"))
         elif instruction.mnemonic != "sync":
-            yield from self.execute(instruction)
+            yield from self.execute(pc, instruction)
 
     def control(self, instruction: Instr) -> Iterator[str]:
         """Follow what sets registers."""
@@ -118,7 +123,7 @@ class _Walker:
                 return
             streams[number] = changed(streams[number], instruction)
 
-    def host(self, number: int) -> Iterator[str]:
+    def host(self, pc: int, number: int) -> Iterator[str]:
         """A host segment reads and writes its tensors, which lie in their memories."""
         segment = self.program.segments[number]
         for tensor in segment.inputs:
@@ -127,8 +132,12 @@ class _Walker:
                 yield f"reads '{tensor.name}' at {low:#x} of {tensor.space}, where nothing has been written"
         for tensor in segment.outputs:
             self.written[tensor.space].add(*extent(tensor))
+        uses = self.uses.setdefault(pc, {})
+        for tensors, writes in ((segment.inputs, False), (segment.outputs, True)):
+            accesses = (access_of_tensor(tensor, writes=writes) for tensor in tensors)
+            uses.update((access, None) for access in accesses if access is not None)
 
-    def execute(self, instruction: Instr) -> Iterator[str]:
+    def execute(self, pc: int, instruction: Instr) -> Iterator[str]:
         """Check one instruction of an engine and note what it writes."""
         streams: dict[str, Stream] = {}
         missing = list(self.operands(instruction, streams))
@@ -143,8 +152,18 @@ class _Walker:
                 yield message
         yield from operand_problems(Context(instruction, streams, self.state.groups, self.machine))
         self.work += self.times * work(instruction, streams, self.state.groups)
+        self.note(pc, instruction, streams)
         if inside:
             yield from self.contents(instruction, streams, accesses)
+
+    def note(self, pc: int, instruction: Instr, streams: Mapping[str, Stream]) -> None:
+        """Note what an instruction touches; ``const`` is never written, so nothing can go wrong there."""
+        uses = self.uses.setdefault(pc, {})
+        for name, stream in streams.items():
+            if stream.space != "const":
+                writes = name in instruction.spec.writes
+                late = writes and instruction.mnemonic == "mac"
+                uses[access_of(name, stream, self.open, self.totals, writes=writes, late=late)] = None
 
     def operands(self, instruction: Instr, streams: dict[str, Stream]) -> Iterator[str]:
         """Find the operands; yield what is not set."""

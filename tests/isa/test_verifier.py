@@ -49,8 +49,10 @@ VECTOR = """
     vmm s7, s0, s4
     quant s5, s0, s2
     store s3, s3
+    barrier
     accum s6, s6
     gather s0, s0, s3, ch0
+    barrier
     {}
     halt
 """
@@ -155,7 +157,7 @@ def test_memories_beyond_the_machine_are_refused() -> None:
 
 
 def test_a_segment_must_read_what_was_written() -> None:
-    program = assemble(GOOD.replace("    halt", "    host segment=0\n    halt"))
+    program = assemble(GOOD.replace("    halt", "    barrier\n    host segment=0\n    halt"))
     reads, writes = (Tensor(name, "f32", (8,), "dram", at, (4,)) for name, at in (("a", 0x1800), ("b", 0x1820)))
     program = replace(program, dram_bytes=0x1840)
     assert verify(replace(program, segments=(Segment("s", program.outputs, (writes,), b""),))) == []

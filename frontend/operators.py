@@ -23,7 +23,7 @@ class Tolerance:
     """|difference| <= c * 2^-23 * scale, against onnxruntime on the same inputs.
 
     ``scale`` is what the error is relative to: ``element``, each reference value itself; ``row``, the greatest of its
-    row (last axis); ``sum``, the sum of the magnitudes that were added up; ``unit``, 1, or the value where it is larger.
+    row (last axis); ``sum``, the sum of the magnitudes that were added up; ``unit``, 1 (a larger value itself).
     """
 
     c: float

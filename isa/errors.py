@@ -36,6 +36,7 @@ class ProblemList(FlexcError):
     def __init__(self, problems: Sequence[FlexcError]) -> None:
         super().__init__("; ".join(problem.message for problem in problems))
         self.problems = tuple(problems)
+        self.exit_code = min((problem.exit_code for problem in problems), default=1)  # usage only if they all are
 
     def __str__(self) -> str:
         return "\n".join(str(problem) for problem in self.problems)

@@ -1,0 +1,65 @@
+"""The thin commands: disasm, asm, verify, inspect, targets, isa."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from flexc.isa.machine import preset_names
+from flexc.isa.table import TABLE
+
+from .conftest import Call
+
+
+@pytest.mark.parametrize("words", [(), ("--bytes",), ("--plain",), ("--embed",)])
+def test_assembling_the_listing_gives_the_same_bytes(
+    words: tuple[str, ...], flexc: Call, compiled: Path, tmp_path: Path
+) -> None:
+    assert flexc("disasm", compiled, "-o", tmp_path / "a.s", *words).code == 0
+    assert flexc("asm", tmp_path / "a.s", "-o", tmp_path / "a.fxc").code == 0
+    assert (tmp_path / "a.fxc").read_bytes() == compiled.read_bytes()
+
+
+def test_a_listing_can_be_cut(flexc: Call, compiled: Path) -> None:
+    whole = flexc("disasm", compiled).out
+    node = flexc("disasm", compiled, "--node", "second").out
+    part = flexc("disasm", compiled, "--range", "0:0x40").out
+    assert "mac " in node
+    assert len(part) < len(node) < len(whole)
+
+
+def test_verify(flexc: Call, compiled: Path) -> None:
+    assert flexc("verify", compiled).out == f"{compiled}: safe to run\n"
+    assert json.loads(flexc("verify", compiled, "--json").out)["safe"]
+
+
+def test_inspect(flexc: Call, compiled: Path) -> None:
+    report = json.loads(flexc("inspect", compiled, "--json").out)
+    assert report["target"] == "edge"
+    assert report["file_bytes"] == compiled.stat().st_size
+    assert {"code", "weights", "blob"} <= {section["kind"] for section in report["sections"]}
+    assert [(each["role"], each["name"], each["shape"]) for each in report["tensors"]] == [
+        ("input", "x", [1, 3, 37]),
+        ("output", "y", [1, 3, 5]),
+    ]
+    text = flexc("inspect", compiled).out
+    assert "magnitude" in text
+    assert "the instructions, 16 bytes each" in text
+
+
+def test_targets(flexc: Call, tmp_path: Path) -> None:
+    assert [name for name in preset_names() if name in flexc("targets").out] == preset_names()
+    listed = json.loads(flexc("targets", "--json").out)["targets"]
+    assert [each["name"] for each in listed] == preset_names()
+    file = tmp_path / "mine.toml"
+    file.write_text(flexc("targets", "edge").out, encoding="utf-8")
+    assert flexc("targets", file).out == flexc("targets", "edge").out
+    assert json.loads(flexc("targets", "edge", "--json").out)["array"]["macros"] == 4
+
+
+def test_isa(flexc: Call) -> None:
+    listed = flexc("isa").out
+    assert all(f"  {spec.mnemonic} " in listed for spec in TABLE)
+    assert flexc("isa", "mac").out.startswith("mac - opcode ")

@@ -1,0 +1,128 @@
+"""``flexc compile``: the report, the dump, and what contradicts itself."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+
+from .conftest import Call
+
+LOADED, PRUNED, QUANTISED = "00-loaded.onnx", "10-pruned.onnx", "20-quantised.onnx"
+
+
+def test_report_has_all_numbers(flexc: Call, mlp: Path, tmp_path: Path) -> None:
+    target = tmp_path / "out.fxc"
+    done = flexc("compile", mlp, "-o", target, "--prune", "magnitude", "--nm", "1:4", "--json")
+    assert (done.code, done.err) == (0, "")
+    report = json.loads(done.out)
+    assert report["schema_version"] == 1
+    assert report["prune"]["method"] == "magnitude"
+    assert report["prune"]["requested_sparsity"] == 0.75
+    assert report["prune"]["reached_sparsity"] == pytest.approx(0.73, abs=0.02)  # K = 37: the last block is short
+    assert report["host_segments"] == []
+    assert sum(report["nodes_by_engine"].values()) > 10
+    first = report["layers"][0]
+    assert (first["rows"], first["k"], first["n"], first["nm"]) == (3, 37, 40, "1:4")
+    assert 0 < first["padding"] < 1
+    assert report["bytes"]["file_bytes"] == target.stat().st_size
+    assert report["cycles"] > 0
+    assert {"load", "prune", "quantise", "lower"} <= set(report["stages_s"])
+
+
+def test_summary_is_plain_text(flexc: Call, mlp: Path, tmp_path: Path) -> None:
+    done = flexc("compile", mlp, "-o", tmp_path / "out.fxc", "--per-node", "--per-layer")
+    assert done.err == ""
+    assert "\x1b" not in done.out
+    assert "host segments  none" in done.out
+    assert "none: 0.0 % of weights are zero (2 x dense)" in done.out
+    softmax = next(line for line in done.out.splitlines() if line.startswith("  softmax"))
+    assert "vector" in softmax
+
+
+def test_keep_is_the_default_where_there_is_a_pattern(flexc: Call, tmp_path: Path, mlp: Path) -> None:
+    folder = tmp_path / "dump"
+    words = ("--prune", "magnitude", "--nm", "2:8", "--dump-dir", folder)
+    assert flexc("compile", mlp, "-o", tmp_path / "a.fxc", *words).code == 0
+    done = flexc("compile", folder / PRUNED, "-o", tmp_path / "b.fxc", "--json")
+    prune = json.loads(done.out)["prune"]
+    assert prune["method"] == "keep"
+    assert prune["patterns"] == {"2:8": 2}
+    assert prune["requested_sparsity"] is None
+
+
+def test_dump_holds_every_stage(flexc: Call, mlp: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "dump"
+    assert flexc("compile", mlp, "-o", tmp_path / "out.fxc", "--dump-dir", folder).code == 0
+    assert sorted(path.name for path in folder.iterdir()) == [
+        LOADED,
+        PRUNED,
+        QUANTISED,
+        "30-partition.json",
+        "30-partition.txt",
+        "40-program.s",
+    ]
+    x = np.random.default_rng(0).standard_normal((1, 3, 37)).astype(np.float32)
+    results = [
+        onnxruntime.InferenceSession(folder / name, providers=["CPUExecutionProvider"]).run(None, {"x": x})[0]
+        for name in (LOADED, QUANTISED)
+    ]
+    assert np.abs(results[0] - results[1]).max() < 0.05
+    assert "softmax" in (folder / "30-partition.txt").read_text(encoding="utf-8")
+    assert "mac " in (folder / "40-program.s").read_text(encoding="utf-8")
+
+
+def test_same_model_gives_the_same_bytes(flexc: Call, mlp: Path, tmp_path: Path) -> None:
+    for name in ("a.fxc", "b.fxc"):
+        assert flexc("compile", mlp, "-o", tmp_path / name, "--prune", "magnitude", "--nm", "3:8").code == 0
+    assert (tmp_path / "a.fxc").read_bytes() == (tmp_path / "b.fxc").read_bytes()
+
+
+def test_wanda_takes_calibration_data(flexc: Call, mlp: Path, data: Path, tmp_path: Path) -> None:
+    words = ("--prune", "wanda", "--nm", "4:8", "--calib", data, "--samples", "3", "--json")
+    done = flexc("compile", mlp, "-o", tmp_path / "out.fxc", *words)
+    assert done.code == 0
+    assert json.loads(done.out)["prune"]["patterns"] == {"4:8": 2}
+
+
+def test_a_dynamic_shape_is_bound(flexc: Call, mlp: Path, tmp_path: Path) -> None:
+    proto = onnx.load(mlp)
+    proto.graph.input[0].type.tensor_type.shape.dim[1].dim_param = "length"
+    proto.graph.output[0].type.tensor_type.shape.dim[1].dim_param = "length"
+    path = tmp_path / "dynamic.onnx"
+    onnx.save(proto, path)
+    refused = flexc("compile", path, "-o", tmp_path / "out.fxc")
+    assert refused.code == 1
+    assert "--shape x=1x16x37" in refused.err
+    done = flexc("compile", path, "-o", tmp_path / "out.fxc", "--shape", "x=1x7x37", "--json")
+    assert json.loads(done.out)["layers"][0]["rows"] == 7
+
+
+USAGE = [
+    (["--nm", "5:4", "--prune", "magnitude"], "--nm 5:4: N must not exceed M"),
+    (["--nm", "four"], "--nm four: not an N:M pattern"),
+    (["--nm", "2:4"], "--nm says how to prune, but not by which method"),
+    (["--nm", "2:4", "--prune", "none"], "--prune none takes no --nm"),
+    (["--prune", "magnitude"], "--prune magnitude needs a pattern"),
+    (["--prune", "wanda", "--nm", "2:4"], "--prune wanda needs calibration data"),
+    (["--prune", "magnitud", "--nm", "2:4"], "unknown pruning method 'magnitud'"),
+    (["--target", "edgy"], "unknown machine 'edgy'"),
+    (["--shape", "x"], "--shape x: not a shape"),
+    (["--samples", "0"], "--samples 0: at least one calibration window is needed"),
+]
+
+
+@pytest.mark.parametrize(("words", "message"), USAGE)
+def test_wrong_usage_is_one_clear_line(words: list[str], message: str, flexc: Call, mlp: Path, tmp_path: Path) -> None:
+    before = sorted(tmp_path.iterdir())
+    done = flexc("compile", mlp, "-o", tmp_path / "out.fxc", *words)
+    assert done.code == 2
+    assert done.out == ""
+    first, *rest = done.err.splitlines()
+    assert first.startswith(f"error: {message}")
+    assert all(line.startswith("help: ") for line in rest)
+    assert sorted(tmp_path.iterdir()) == before

@@ -12,7 +12,7 @@ from ..isa.fields import Value
 from ..isa.machine import Machine
 from ..isa.program import Tap
 from ..isa.streams import Step, Stream
-from ..passes.mapping import Mapping, groups_of
+from ..passes.mapping import Mapping, Run, groups_of
 from .boxes import ring
 from .code import Block, Builder, Loop, Pending, Semaphores, aligned, nest, window
 
@@ -54,6 +54,8 @@ class LinearBody:
         self.machine = builder.machine
         self.part, self.block, self.group = builder.loops(job.parts, job.blocks, job.mapping.col_groups)
         self.outer = [self.part, self.block, self.group]
+        # Rings count the iterations of a level, so no other loop may use these two: the runs share them, in turn.
+        self.piece, self.step = builder.loops(job.mapping.runs[0].count, job.mapping.steps)
         self.resident = job.resident_unit is not None
         self.rows_at = builder.buffer(job.mapping.resident_rows * job.mapping.k_padded)
         self.sx_at = builder.buffer(4 * job.mapping.resident_rows)
@@ -73,7 +75,10 @@ class LinearBody:
         mapping = self.mapping
         self.builder.write([*groups_code(mapping, self.machine), *self._zeros()])
         body: Tree = [*self._fetch_block()]
-        group = [*self._fetch_group(), *self._pieces(), *self._release_group()]
+        group = self._fetch_group()
+        for run in mapping.runs:
+            group += self._pieces(run)
+        group += self._release_group()
         body += nest([self.group], group)
         body += [_sync("array").post(_empty("rows", 1)), _sync("vector").post(_empty("sums", 1))]
         self.builder.write(nest([self.part, self.block], body))
@@ -126,42 +131,41 @@ class LinearBody:
         turning = ring(loops)
         return turning.step(size, 2) if turning is not None and slots == 2 else []
 
-    def _pieces(self) -> Tree:
-        """Return the loop over the pieces of vectors; all have one size, so that slots take turns in it."""
+    def _pieces(self, run: Run) -> Tree:
+        """Return the loop over the pieces of a run."""
         mapping = self.mapping
-        piece, step = self.builder.loops(mapping.pieces, mapping.steps)
+        piece = Loop(run.count, self.piece.level)
         code: Tree = [_sync("array").wait(_empty("acc", mapping.acc_slots))]
-        code += nest([step], self._step(piece, step))
-        acc = self._acc(piece, 0, mapping.columns)
+        code += nest([self.step], self._step(run, piece))
+        acc = self._acc(run, piece, 0, mapping.columns)
         for other in range(1, mapping.slices):
-            code.append(Pending("accum", {"dst": acc, "src": self._acc(piece, other, mapping.columns)}))
+            code.append(Pending("accum", {"dst": acc, "src": self._acc(run, piece, other, mapping.columns)}))
         code.append(_sync("array").post(Semaphores.ACC_FULL))
-        code += self._finish(piece, acc)
-        self.builder.end_loops([piece, step])
+        code += self._finish(run, piece, acc)
         return nest([piece], code)
 
-    def _acc(self, piece: Loop, slice_: int, columns: int) -> Stream:
+    def _acc(self, run: Run, piece: Loop, slice_: int, columns: int) -> Stream:
         mapping = self.mapping
         pitch = self.machine.array.macros * 128
         steps = self._turns([*self.outer, piece], mapping.vectors * pitch, mapping.acc_slots)
-        return window("acc", "i32", slice_ * mapping.columns * 4, (mapping.vectors, columns), (pitch, 4), steps)
+        return window("acc", "i32", slice_ * mapping.columns * 4, (run.size, columns), (pitch, 4), steps)
 
-    def _step(self, piece: Loop, step: Loop) -> Tree:
+    def _step(self, run: Run, piece: Loop) -> Tree:
         mapping = self.mapping
-        width = mapping.slices * mapping.depth
+        step, width = self.step, mapping.slices * mapping.depth
         act = window(
             "buf",
             "i8",
-            self.rows_at,
-            (mapping.vectors, width),
+            self.rows_at + run.start * mapping.k_padded,
+            (run.size, width),
             (mapping.k_padded, 1),
-            piece.step(mapping.piece_step * mapping.k_padded) + step.step(width),
+            piece.step(run.step * mapping.k_padded) + step.step(width),
         )
         cells = self._cells([*self.outer, piece, step], step)
         values: dict[str, Value] = {"slices": mapping.slices, "mode": "clear"}
         if step.level is not None:
             values |= {"mode": "first", "level": step.level}
-        acc = self._acc(piece, 0, mapping.slices * mapping.columns)
+        acc = self._acc(run, piece, 0, mapping.slices * mapping.columns)
         mac = Pending("mac", {"acc": acc, "cells": cells}, values)
         if not self.resident:
             mac.values["release"] = (_empty("cells", self._sets()),)
@@ -217,7 +221,7 @@ class LinearBody:
         copy = Pending("copy", {"dst": inside, "src": source}, {"channel": 0})
         return copy.wait(_empty("weights", mapping.weight_slots)).post(Semaphores.WEIGHTS_FULL)
 
-    def _finish(self, piece: Loop, acc: Stream) -> Tree:
+    def _finish(self, run: Run, piece: Loop, acc: Stream) -> Tree:
         """Return the code that dequantises a piece of results and takes it away."""
         mapping, result = self.mapping, self.job.result
         size = aligned(4 * mapping.vectors * mapping.columns)
@@ -225,7 +229,7 @@ class LinearBody:
             "buf",
             "f32",
             self.results_at,
-            (mapping.vectors, mapping.columns),
+            (run.size, mapping.columns),
             None,
             self._turns([*self.outer, piece], size, mapping.out_slots),
         )
@@ -235,27 +239,34 @@ class LinearBody:
         scale = window("buf", "f32", self.scales_at, (1, mapping.columns), None, turns)
         bias = replace(scale, base=scale.base + 4 * mapping.columns)
         one_scale = self.job.scales.rows == 1
-        moves = [] if one_scale else piece.step(4 * mapping.piece_step)
-        sx = window("buf", "f32", self.sx_at, (1 if one_scale else mapping.vectors, 1), None, moves)
+        moves = [] if one_scale else piece.step(4 * run.step)
+        sx = window(
+            "buf",
+            "f32",
+            self.sx_at + (0 if one_scale else 4 * run.start),
+            (1 if one_scale else run.size, 1),
+            None,
+            moves,
+        )
         dequant = Pending("dequant", {"dst": held, "acc": acc, "sx": sx, "sw": scale, "bias": bias})
         dequant.wait(Semaphores.ACC_FULL, _empty("out", mapping.out_slots))
         dequant.post(_empty("acc", mapping.acc_slots), Semaphores.OUT_FULL)
-        dequant.taps += [self._tap(tap, piece) for tap in result.taps]
+        dequant.taps += [self._tap(tap, run, piece) for tap in result.taps]
         moves = self.part.step(result.part_pitch) + self.block.step(mapping.resident_rows * result.row_pitch)
-        moves += self.group.step(4 * mapping.columns) + piece.step(mapping.piece_step * result.row_pitch)
-        target = window(
-            result.space, "f32", result.address, (mapping.vectors, mapping.columns), (result.row_pitch, 4), moves
-        )
+        moves += self.group.step(4 * mapping.columns) + piece.step(run.step * result.row_pitch)
+        base = result.address + run.start * result.row_pitch
+        target = window(result.space, "f32", base, (run.size, mapping.columns), (result.row_pitch, 4), moves)
         out = Pending("copy", {"dst": target, "src": held}, {"channel": 1})
         return [dequant, out.wait(Semaphores.OUT_FULL).post(_empty("out", mapping.out_slots))]
 
-    def _tap(self, tap: Tap, piece: Loop) -> Tap:
+    def _tap(self, tap: Tap, run: Run, piece: Loop) -> Tap:
         mapping = self.mapping
         steps = self.part.step(mapping.shape.n * tap.col_stride)
         steps += self.block.step(mapping.resident_rows * tap.row_stride)
-        steps += self.group.step(mapping.columns * tap.col_stride) + piece.step(mapping.piece_step * tap.row_stride)
+        steps += self.group.step(mapping.columns * tap.col_stride) + piece.step(run.step * tap.row_stride)
         return replace(
             tap,
+            base=tap.base + run.start * tap.row_stride,
             steps=tuple(steps),
             col_steps=tuple(self.group.step(mapping.columns)),
             col_limit=mapping.shape.n,

@@ -51,13 +51,22 @@ class LinearShape:
 
 
 @dataclass(frozen=True)
+class Run:
+    """``count`` pieces of ``size`` vectors each, the first from row ``start`` of the block on, ``step`` rows apart."""
+
+    start: int
+    count: int
+    size: int
+    step: int
+
+
+@dataclass(frozen=True)
 class Mapping:
     """One way to cut a linear; see the module.
 
-    ``resident_rows`` vectors lie in the buffer at once and are worked on ``vectors`` at a time, in equal ``pieces``
-    that begin ``piece_step`` rows apart and so may overlap a little. Weights come a column group at a time (or, with
-    ``by_step``, one step of K at a time) into ``weight_slots`` slots of the buffer. ``acc_slots`` halves of the
-    accumulators and ``out_slots`` slots for results take turns.
+    ``resident_rows`` vectors lie in the buffer at once and are worked on ``vectors`` at a time (see ``runs``); weights
+    come a column group at a time (or, with ``by_step``, one step of K at a time) into ``weight_slots`` slots of the
+    buffer. ``acc_slots`` halves of the accumulators and ``out_slots`` slots for results take turns.
     """
 
     shape: LinearShape
@@ -81,9 +90,9 @@ class Mapping:
         return _ceil(self.resident_rows, self.vectors)
 
     @property
-    def piece_step(self) -> int:
-        """Rows from one piece to the next: at most ``vectors``, and such that the last piece ends with the block."""
-        return (self.resident_rows - self.vectors) // max(1, self.pieces - 1)
+    def runs(self) -> tuple[Run, ...]:
+        """The pieces as runs of equal ones."""
+        return runs_of(self.resident_rows, self.vectors)
 
     @property
     def depth(self) -> int:
@@ -173,7 +182,7 @@ def candidates(shape: LinearShape, pattern: NM, machine: Machine, macros: int) -
     for base, acc_slots in product(_tilings(shape, pattern, machine, macros), (2, 1)):
         limit = machine.array.accumulator_vectors // acc_slots
         for resident in _row_blocks(shape, limit):
-            sized = replace(base, vectors=piece_rows(resident, limit), resident_rows=resident, acc_slots=acc_slots)
+            sized = replace(base, vectors=_even(resident, limit), resident_rows=resident, acc_slots=acc_slots)
             for by_step in (False, True) if resident <= limit else (False,):
                 slotted = (
                     replace(sized, by_step=by_step, weight_slots=weight_slots, out_slots=out_slots)
@@ -207,19 +216,21 @@ def _even(rows: int, most: int) -> int:
     return _ceil(rows, pieces)
 
 
-@lru_cache(maxsize=1024)
-def piece_rows(rows: int, most: int) -> int:
-    """Return the vectors of a piece, so that the fewest equal pieces of at most ``most`` cover all rows.
+def runs_of(rows: int, vectors: int) -> tuple[Run, ...]:
+    """Return runs that cover all rows in pieces of at most ``vectors``, at most one more than needed.
 
-    Pieces of one size begin equally far apart, so that slots take turns in one loop. Where sizes do not divide, pieces
-    overlap: a few vectors are then worked on twice.
+    Slots take turns from one iteration of a loop to the next, so that a run must not have a single piece, and must have
+    an even number where another follows. What does not divide is covered by pieces that overlap by a few rows, which
+    are then worked on twice.
     """
-    for pieces in range(_ceil(rows, most), rows):
-        sizes = range(_ceil(rows, pieces), min(most, rows) + 1)
-        for size in sizes:
-            if _ceil(rows, size) == pieces and (rows - size) % max(1, pieces - 1) == 0:
-                return size
-    return 1
+    whole, rest = divmod(rows, vectors)
+    if not rest:
+        return (Run(0, whole, vectors, vectors),)
+    if (rows - vectors) % whole == 0:
+        return (Run(0, whole + 1, vectors, (rows - vectors) // whole),)
+    if whole % 2:
+        whole, rest = whole - 1, rest + vectors
+    return Run(0, whole, vectors, vectors), Run(whole * vectors, 2, _ceil(rest, 2), rest // 2)
 
 
 def _row_blocks(shape: LinearShape, limit: int) -> Iterator[int]:

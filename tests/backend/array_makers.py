@@ -1,4 +1,4 @@
-"""Makers of random graphs: linears, convolutions, pools and products. Each adds an operator, or a few that belong together."""
+"""Makers of random graphs: linears, convolutions, pools, products. Each adds an operator, or a few together."""
 
 from __future__ import annotations
 
@@ -54,11 +54,13 @@ def sparse(draft: Draft, k: int, n: int, pattern: tuple[int, int]) -> Any:
 def linear(draft: Draft) -> Value:
     """One or two linears that read the same value, with bias or without."""
     a = draft.pick(exact=True, least_rank=2)
+    if draft.chance(0.2):
+        a = draft.input("f", (1 + draft.below(300), 1 + draft.below(200)))
     a = draft.tamed(a, a.bound * BOUND / 20)
     result = a
     for _ in range(1 + draft.below(2)):
         k, n = a.shape[-1], draft.one_of([1, 5, 32, 33, 64, 100])
-        if math.prod(a.shape[:-1]) * n > 4 * MOST_ELEMENTS:
+        if math.prod(a.shape[:-1]) * n > 8 * MOST_ELEMENTS:
             return a
         weight = draft.constant(sparse(draft, k, n, draft.one_of(PATTERNS)))
         result = draft.node("MatMul", [a.name, weight], Value("", "f", (*a.shape[:-1], n), a.bound * 4 * k))

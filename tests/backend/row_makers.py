@@ -1,4 +1,4 @@
-"""Makers of random graphs: arithmetic, functions and reductions. Each adds an operator, or a few that belong together."""
+"""Makers of random graphs: arithmetic, functions, reductions. Each adds an operator, or a few that belong together."""
 
 from __future__ import annotations
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 
 from flexc.isa.machine import Machine
@@ -29,10 +30,10 @@ FORMS = {
     "signal, depthwise": ("1,6,10", (6, 1, 4), "group = 6, pads = [3, 0]"),
     "one pixel": ("1,4,3,3", (7, 4, 3, 3), ""),
 }
-MACHINES = {"edge": "edge", "resident": "resident", "small": small_machine(16, 2, 2)}
+MACHINES: dict[str, Machine | str] = {"edge": "edge", "resident": "resident", "small": small_machine(16, 2, 2)}
 
 
-def weights(shape: tuple[int, ...]) -> np.ndarray:
+def weights(shape: tuple[int, ...]) -> npt.NDArray[np.float32]:
     return np.random.default_rng(1).standard_normal(shape).astype(np.float32)
 
 
@@ -40,10 +41,9 @@ def weights(shape: tuple[int, ...]) -> np.ndarray:
 @pytest.mark.parametrize("form", FORMS)
 def test_convolutions(form: str, target: str) -> None:
     image, weight, attributes = FORMS[form]
-    machine: Machine | str = MACHINES[target]
     program = check(
         f"(float[{image}] x) => (float[] y) {{ y = Conv<{attributes}>(x, w, b) }}".replace("<>", ""),
-        machine,
+        MACHINES[target],
         w=weights(weight),
         b=weights(weight[:1]),
     )

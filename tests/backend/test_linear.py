@@ -80,11 +80,13 @@ def test_batches_are_rows() -> None:
 
 def test_one_quantised_activation_serves_all_linears_that_read_it() -> None:
     rng = np.random.default_rng(0)
-    weights = {name: rng.standard_normal((20, 33)).astype(np.float32) for name in ("q", "k", "v")}
+    q, k, v = rng.standard_normal((3, 20, 33)).astype(np.float32)
     program = check(
         "(float[5,20] x) => (float[] a, float[] b, float[] c)"
         "{ a = MatMul(x, q)  b = MatMul(x, k)  r = MatMul(x, v)  c = Relu(r) }",
-        **weights,
+        q=q,
+        k=k,
+        v=v,
     )
     assert engines(program) == ["vector", "array", "array", "array", "vector"]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 
 from flexc.backend.pack import pack_tiles
@@ -13,7 +14,7 @@ from flexc.passes.pattern import NM
 PATTERNS = [NM(n, m) for m in (2, 4, 8, 16) for n in range(1, m + 1)]
 
 
-def decoded(tile: bytes, pattern: NM, blocks: int, columns: int) -> np.ndarray[tuple[int, int], np.dtype[np.int8]]:
+def decoded(tile: bytes, pattern: NM, blocks: int, columns: int) -> npt.NDArray[np.int8]:
     """Return the dense weights [columns, blocks * M] of one tile, one cell at a time."""
     slots, bits = blocks * pattern.n, pattern.m.bit_length() - 1
     a_column = -(-slots * bits // 8)
@@ -28,7 +29,7 @@ def decoded(tile: bytes, pattern: NM, blocks: int, columns: int) -> np.ndarray[t
     return dense
 
 
-def random_codes(pattern: NM, tiles: int, blocks: int, rng: np.random.Generator) -> np.ndarray:
+def random_codes(pattern: NM, tiles: int, blocks: int, rng: np.random.Generator) -> npt.NDArray[np.int8]:
     """Return weights [tiles, 32, depth] with at most N of every M, sometimes fewer."""
     rank = rng.random((tiles, 32, blocks, pattern.m)).argsort(axis=-1)
     kept = rank < rng.integers(0, pattern.n + 1, (tiles, 32, blocks, 1))

@@ -55,16 +55,16 @@ class Options:
 
 def format_instruction(instruction: Instr) -> str:
     """Return the text of an instruction: operands by place, then ``name=value`` for those not at their default."""
+    spec, values = instruction.spec, instruction.values
     places: list[str] = []
-    named: list[str] = []
-    for each, write in instruction.spec.writers:
-        value = instruction.values[each.name]
-        if each.positional:
+    text = ""
+    for name, positional, default, write in spec.writers:
+        value = values[name]
+        if positional:
             places.append(write(value))
-        elif value != each.default or (value == 0 and str(value) != str(each.default)):  # -0.0 is not 0.0
-            named.append(f"{each.name}={write(value)}")
-    text = ", ".join(places)
-    return " ".join(part for part in (instruction.mnemonic, text, *named) if part)
+        elif value != default or (value == 0 and str(value) != str(default)):  # -0.0 is not 0.0
+            text += f" {name}={write(value)}"
+    return f"{spec.mnemonic} {', '.join(places)}{text}" if places else spec.mnemonic + text
 
 
 def disassemble(program: Program, options: Options | None = None) -> Iterator[str]:

@@ -28,9 +28,9 @@ def instr(mnemonic: str, **values: Value) -> Instr:
 
 def encode(instruction: Instr) -> bytes:
     """Return the word of an instruction, 16 bytes, little-endian."""
-    bits = instruction.spec.opcode
-    for field, low in instruction.spec.layout:
-        bits |= field.encode(instruction.values[field.name]) << low
+    bits, values = instruction.spec.opcode, instruction.values
+    for name, low, encoded in instruction.spec.bits:
+        bits |= encoded(values[name]) << low
     return bits.to_bytes(WORD_BYTES, "little")
 
 

@@ -9,6 +9,8 @@ from typing import TypeAlias
 
 from .errors import FlexcError, did_you_mean
 
+_FLOAT32 = struct.Struct("<f")
+
 Value: TypeAlias = int | float | str | tuple[int, ...]
 
 
@@ -135,10 +137,10 @@ class Float32(Field):
 
     def format(self, value: Value) -> str:
         if isinstance(value, int | float) and math.isfinite(value):
-            bits = self.encode(value)
-            for digits in range(6, 9):  # nine are always enough; most numbers were written with fewer
-                short = float(f"{value:.{digits}g}")
-                if self.encode(short) == bits:
+            bits = _FLOAT32.pack(value)
+            for digits in (6, 7, 8):  # nine are always enough; most numbers were written with fewer
+                short = float(format(value, f".{digits}g"))
+                if _packs_to(short, bits):
                     return repr(short)
         return repr(value)
 
@@ -282,6 +284,13 @@ class Tokens(Field):
     def range_text(self) -> str:
         one = f"t1..t{self.count - 1}"
         return one if self.length == 1 else f"up to {self.length} different of {one}, joined by +"
+
+
+def _packs_to(value: float, bits: bytes) -> bool:
+    try:
+        return _FLOAT32.pack(value) == bits
+    except OverflowError:  # the greatest float32, rounded up
+        return False
 
 
 def parse_integer(text: str) -> int | None:

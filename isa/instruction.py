@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from .fields import Field, Float32, Tokens, Value
 from .streams import Stream
 
 if TYPE_CHECKING:
     from .machine import Machine
+
+Result = TypeVar("Result")
 
 WORD_BITS = 128
 WORD_BYTES = WORD_BITS // 8
@@ -127,11 +129,16 @@ class Instruction:
         return tuple((each.name, low, (1 << each.width) - 1, remember(each.decode)) for each, low in self.layout)
 
     @cached_property
-    def writers(self) -> tuple[tuple[Field, Callable[[Value], str]], ...]:
-        """For the printer: each field and the way to a value's text, which remembers texts."""
-        remember = lru_cache(_REMEMBERED, typed=True)
-        plain = (Float32,)  # 0.0 and -0.0 are equal but are not written alike
-        return tuple((each, each.format if isinstance(each, plain) else remember(each.format)) for each in self.fields)
+    def bits(self) -> tuple[tuple[str, int, Callable[[Value], int]], ...]:
+        """For the encoder: each field's name, lowest bit and way to a value's bits, which remembers bits."""
+        return tuple((each.name, low, _remembering(each, each.encode)) for each, low in self.layout)
+
+    @cached_property
+    def writers(self) -> tuple[tuple[str, bool, Value | None, Callable[[Value], str]], ...]:
+        """For the printer: each field's name, whether it has a place, its default, and the way to a value's text."""
+        return tuple(
+            (each.name, each.positional, each.default, _remembering(each, each.format)) for each in self.fields
+        )
 
     @cached_property
     def used_bits(self) -> int:
@@ -143,6 +150,11 @@ class Instruction:
         if self.engine == "dma":
             return f"dma{values['channel']}"
         return str(values["engine"]) if self.engine == "any" else self.engine
+
+
+def _remembering(field: Field, function: Callable[[Value], Result]) -> Callable[[Value], Result]:
+    """Return a field's function so that it remembers results; not of numbers: 0.0 and -0.0 are equal but not alike."""
+    return function if isinstance(field, Float32) else lru_cache(_REMEMBERED, typed=True)(function)
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Set
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 from .program import Tensor
 from .streams import DTYPES, Stream
@@ -11,7 +12,7 @@ from .verifier_flow import Loop
 from .verifier_overlap import Term
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, eq=False)
 class Access:
     """The bytes (units, in ``cells``) ``base + one multiple of each term + 0..width`` of a memory.
 
@@ -28,6 +29,14 @@ class Access:
     terms: tuple[Term, ...] = ()
     moves: tuple[tuple[int, int], ...] = ()
     rings: tuple[tuple[int, int, int], ...] = ()
+
+    @cached_property
+    def key(self) -> tuple[object, ...]:
+        """All that the access is, to compare."""
+        return (
+            *(self.space, self.writes, self.late, self.base, self.width),
+            *(self.terms, self.moves, self.rings),
+        )
 
     def extent(self, counts: Mapping[int, int]) -> tuple[int, int]:
         """Return the first byte and the one after the last, loops turning ``counts[level]`` times."""

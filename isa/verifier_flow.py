@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from .fields import OptionalStream, Register, Tokens
-from .instruction import Instr
+from .fields import Field, OptionalStream, Register, Tokens
+from .instruction import Instr, Instruction
 from .machine import Machine
 from .program import Program
 
@@ -89,29 +89,44 @@ def flow_problems(flow: Flow, program: Program) -> Iterator[tuple[int, str]]:
             yield pc, "halt stands before the end; only the last instruction may be halt"
     if flow.executed > MOST_EXECUTED:
         yield 0, f"the loops issue {flow.executed} instructions in all; allowed: {MOST_EXECUTED}"
+    limits = _Limits(program.machine)
     for pc, instruction in enumerate(flow.code):
-        for message in _beyond(instruction, program.machine):
+        for message in limits.beyond(instruction):
             yield pc, message
         if instruction.mnemonic == "host" and instruction.integer("segment") >= len(program.segments):
             number, have = instruction.integer("segment"), len(program.segments)
             yield pc, f"host segment {number} does not exist; the program has {have}"
 
 
-def _beyond(instruction: Instr, machine: Machine) -> Iterator[str]:
-    """Yield numbers that the encoding allows but the machine has not."""
-    control = machine.control
-    limits = {"s": ("streams", control.streams), "L": ("loop levels", control.loop_levels)}
-    limits["ch"] = ("DMA channels", machine.dram.channels)
-    for field in instruction.spec.fields:
-        value = instruction.values[field.name]
-        if isinstance(field, Tokens) and isinstance(value, tuple):
-            for token in value:
-                if token >= control.semaphores:
-                    yield f"semaphore t{token}: this machine has {control.semaphores} semaphores"
-            continue
-        prefix = field.prefix if isinstance(field, Register) else "s" if isinstance(field, OptionalStream) else ""
-        title, limit = limits.get(prefix, ("", 0))
-        if title and isinstance(value, int) and value >= limit:
-            yield f"{field.name}={prefix}{value}: this machine has {limit} {title}"
-    if instruction.mnemonic == "sync" and instruction.word("engine") == "dma1" and machine.dram.channels < 2:
-        yield "engine dma1: this machine has 1 DMA channels"
+class _Limits:
+    """The numbers that the encoding allows but the machine has not."""
+
+    def __init__(self, machine: Machine) -> None:
+        control = machine.control
+        self.limits = {"s": ("streams", control.streams), "L": ("loop levels", control.loop_levels)}
+        self.limits |= {"ch": ("DMA channels", machine.dram.channels), "t": ("semaphores", control.semaphores)}
+        self.known: dict[int, list[tuple[Field, str, str, int]]] = {}
+
+    def beyond(self, instruction: Instr) -> Iterator[str]:
+        """Yield numbers of an instruction that the machine has not."""
+        spec = instruction.spec
+        if spec.opcode not in self.known:
+            self.known[spec.opcode] = list(self._fields(spec))
+        for field, prefix, title, limit in self.known[spec.opcode]:
+            value = instruction.values[field.name]
+            for number in value if isinstance(value, tuple) else (value,):
+                if isinstance(number, int) and number >= limit:
+                    name = f"semaphore t{number}" if prefix == "t" else f"{field.name}={prefix}{number}"
+                    yield f"{name}: this machine has {limit} {title}"
+        if spec.mnemonic == "sync" and instruction.word("engine") == "dma1" and self.limits["ch"][1] < 2:
+            yield "engine dma1: this machine has 1 DMA channels"
+
+    def _fields(self, spec: Instruction) -> Iterator[tuple[Field, str, str, int]]:
+        """Yield the fields that can hold a number beyond the machine's: (field, prefix, what it numbers, limit)."""
+        for field in spec.fields:
+            if not isinstance(field, Register | OptionalStream | Tokens):
+                continue
+            prefix = field.prefix if isinstance(field, Register) else "t" if isinstance(field, Tokens) else "s"
+            title, limit = self.limits[prefix]
+            if field.count > limit:
+                yield field, prefix, title, limit

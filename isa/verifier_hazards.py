@@ -142,38 +142,52 @@ _Shares = dict[Access, int]
 
 def _shares(nodes: Sequence[Node]) -> _Shares:
     """Number the parts of memories in which a write of one engine could meet an access of another."""
-    spans = sorted(_spans(nodes, {}), key=lambda span: span[:3])
+    spans: dict[Access, tuple[int, int]] = {}
+    engines: dict[Access, set[int]] = {}
+    _collect(nodes, {}, spans, engines)
     shares: _Shares = {}
-    part: list[tuple[str, int, int, Access, int]] = []
+    part: list[Access] = []
     end, space = 0, ""
-    for span in (*spans, None):
-        if span is not None and span[0] == space and span[1] < end:
-            part.append(span)
-            end = max(end, span[2])
-            continue
-        if any(each[3].writes for each in part) and len({each[4] for each in part}) > 1:
-            number = len(shares)
-            shares.update((each[3], number) for each in part)
-        if span is not None:
-            part, space, end = [span], span[0], span[2]
+    for access, (first, last) in sorted(spans.items(), key=lambda item: (item[0].space, item[1])):
+        if access.space != space or first >= end:
+            _number(part, engines, shares)
+            part, space, end = [], access.space, last
+        part.append(access)
+        end = max(end, last)
+    _number(part, engines, shares)
     return shares
 
 
-def _spans(nodes: Sequence[Node], counts: dict[int, int]) -> Iterator[tuple[str, int, int, Access, int]]:
-    """Yield (memory, first byte, one after the last, access, engine) over all iterations."""
+def _number(part: Sequence[Access], engines: dict[Access, set[int]], shares: _Shares) -> None:
+    """Give a part its number, if it is written and more than one engine touches it."""
+    if any(access.writes for access in part) and len(set().union(*(engines[access] for access in part))) > 1:
+        number = len(shares)
+        shares.update((access, number) for access in part)
+
+
+def _collect(
+    nodes: Sequence[Node],
+    counts: dict[int, int],
+    spans: dict[Access, tuple[int, int]],
+    engines: dict[Access, set[int]],
+) -> None:
+    """Note the first byte and the one after the last that each access touches, and the engines that it is made by."""
     for node in nodes:
         if isinstance(node, Work):
             for access in node.accesses:
-                yield (access.space, *access.extent(counts), access, node.engine)
+                if access not in spans:
+                    spans[access] = access.extent(counts)
+                    engines[access] = set()
+                engines[access].add(node.engine)
         elif isinstance(node, Turn):
-            yield from _spans(node.body, {**counts, node.level: node.count})
+            _collect(node.body, {**counts, node.level: node.count}, spans, engines)
 
 
 def _signatures(nodes: Sequence[Node], shares: _Shares) -> Iterator[object]:
     """Yield all that the proof depends on."""
     for node in nodes:
         if isinstance(node, Work):
-            accesses = tuple(access for access in node.accesses if access in shares)
+            accesses = tuple([access.key for access in node.accesses if access in shares])
             yield node.engine, node.waits, node.posts, node.release, node.sums, node.covers, accesses
         elif isinstance(node, Turn):
             yield node.level, node.count, node.period, tuple(_signatures(node.body, shares))

@@ -1,7 +1,7 @@
 """Verifier, state: follows streams, groups and latched activations through the code and checks every access.
 
 A loop's body is followed again as long as its state on entry changes: setting registers again to the same is all that
-bodies do, so this is once or twice. Addresses are intervals over all iterations of the open loops.
+bodies do, so this is once or twice.
 """
 
 from __future__ import annotations
@@ -13,10 +13,11 @@ from .instruction import Groups, Instr
 from .program import Program
 from .streams import Step, Stream
 from .tensors import extent
-from .verifier_access import Access, access_of, access_of_tensor
+from .verifier_access import Access, access_of_tensor
+from .verifier_checks import Checks
 from .verifier_flow import Flow, Loop
-from .verifier_memory import Written, sizes
-from .verifier_operands import Context, group_problems, operand_problems
+from .verifier_memory import Written
+from .verifier_operands import group_problems
 
 Problem = tuple[int, str]
 _ROUNDS = 4
@@ -56,15 +57,14 @@ class _Walker:
     def __init__(self, flow: Flow, program: Program, uses: dict[int, dict[Access, None]]) -> None:
         self.uses = uses
         self.flow, self.program, self.machine = flow, program, program.machine
-        self.sizes = sizes(program)
-        self.largest = max(self.sizes.values())
+        self.checks = Checks(program)
         self.state = _State()
-        self.open: dict[int, Loop] = {}
+        self.open: Mapping[int, Loop] = {}
         self.totals: Mapping[int, int] = {}
         self.times, self.work, self.visits = 1, 0, 0
-        self.written = {space: Written() for space in self.sizes}
+        self.written = {space: Written() for space in self.checks.sizes}
         self.loaded: dict[Groups, Written] = {}
-        self.written["const"].add(0, self.sizes["const"])
+        self.written["const"].add(0, self.checks.sizes["const"])
         for tensor in program.inputs:
             if tensor.space == "dram":
                 self.written["dram"].add(*extent(tensor))
@@ -85,9 +85,8 @@ class _Walker:
 
     def loop(self, loop: Loop) -> Iterator[Problem]:
         """Follow a loop's body until its state on entry no longer changes."""
-        if not self.open:
-            self.totals = self.flow.totals[loop.first]
-        self.open[loop.level] = loop
+        totals = self.flow.totals[loop.first] if not self.open else self.totals
+        self.enter({**self.open, loop.level: loop}, totals)
         self.times *= loop.count
         for _ in range(min(loop.count, _ROUNDS)):
             if self.visits > _VISITS * len(self.flow.code):
@@ -98,7 +97,12 @@ class _Walker:
             if self.state == before:
                 break
         self.times //= loop.count
-        del self.open[loop.level]
+        self.enter({level: each for level, each in self.open.items() if level != loop.level}, self.totals)
+
+    def enter(self, opened: Mapping[int, Loop], totals: Mapping[int, int]) -> None:
+        """Note which loops are open."""
+        self.open, self.totals = opened, totals
+        self.checks.enter(opened, totals)
 
     def step(self, pc: int, instruction: Instr) -> Iterator[str]:
         """Follow one instruction."""
@@ -116,12 +120,12 @@ class _Walker:
             self.state.groups = groups_of(instruction)
             yield from group_problems(self.state.groups, instruction, self.machine)
         elif instruction.mnemonic == "stream":
-            streams[instruction.integer("stream")] = stream_of(instruction)
+            streams[instruction.integer("stream")] = self.checks.same(stream_of(instruction))
         elif isinstance(number, int):
             if number not in streams:
                 yield f"s{number} is changed before a `stream` has set it"
                 return
-            streams[number] = changed(streams[number], instruction)
+            streams[number] = self.checks.same(changed(streams[number], instruction))
 
     def host(self, pc: int, number: int) -> Iterator[str]:
         """A host segment reads and writes its tensors, which lie in their memories."""
@@ -132,38 +136,23 @@ class _Walker:
                 yield f"reads '{tensor.name}' at {low:#x} of {tensor.space}, where nothing has been written"
         for tensor in segment.outputs:
             self.written[tensor.space].add(*extent(tensor))
-        uses = self.uses.setdefault(pc, {})
-        for tensors, writes in ((segment.inputs, False), (segment.outputs, True)):
-            accesses = (access_of_tensor(tensor, writes=writes) for tensor in tensors)
-            uses.update((access, None) for access in accesses if access is not None)
+        accesses = [access_of_tensor(tensor, writes=False) for tensor in segment.inputs]
+        accesses += [access_of_tensor(tensor, writes=True) for tensor in segment.outputs]
+        self.uses[pc] = dict.fromkeys(access for access in accesses if access is not None)
 
     def execute(self, pc: int, instruction: Instr) -> Iterator[str]:
-        """Check one instruction of an engine and note what it writes."""
+        """Check one instruction of an engine and note what it touches and writes."""
         streams: dict[str, Stream] = {}
         missing = list(self.operands(instruction, streams))
         if missing:
             yield from missing
             return
-        accesses = {name: self.interval(stream) for name, stream in streams.items()}
-        inside = True
-        for name, stream in streams.items():
-            for message in self.access(name, stream, *accesses[name]):
-                inside = False
-                yield message
-        yield from operand_problems(Context(instruction, streams, self.state.groups, self.machine))
-        self.work += self.times * work(instruction, streams, self.state.groups)
-        self.note(pc, instruction, streams)
-        if inside:
-            yield from self.contents(instruction, streams, accesses)
-
-    def note(self, pc: int, instruction: Instr, streams: Mapping[str, Stream]) -> None:
-        """Note what an instruction touches; ``const`` is never written, so nothing can go wrong there."""
-        uses = self.uses.setdefault(pc, {})
-        for name, stream in streams.items():
-            if stream.space != "const":
-                writes = name in instruction.spec.writes
-                late = writes and instruction.mnemonic == "mac"
-                uses[access_of(name, stream, self.open, self.totals, writes=writes, late=late)] = None
+        checked = self.checks.checked(instruction, streams, self.state.groups)
+        yield from checked.problems
+        self.work += self.times * checked.work
+        self.uses.setdefault(pc, {}).update(checked.uses)
+        if checked.inside:
+            yield from self.contents(instruction, streams, checked.reached)
 
     def operands(self, instruction: Instr, streams: dict[str, Stream]) -> Iterator[str]:
         """Find the operands; yield what is not set."""
@@ -182,38 +171,6 @@ class _Walker:
             self.state.act = streams.get("act")
         if instruction.mnemonic in ("ldw", "mac") and self.state.groups is None:
             yield f"{instruction.mnemonic} before any `groups`"
-
-    def interval(self, stream: Stream) -> tuple[int, int]:
-        """Return the first byte (unit, in cells) that a stream reaches in any iteration, and the one after the last."""
-        low, high = (0, stream.rows) if stream.space == "cells" else stream.extent()
-        for each in stream.steps:
-            least, most = self.reach(each)
-            low, high = low + least, high + most
-        return stream.base + low, stream.base + high
-
-    def reach(self, step: Step) -> tuple[int, int]:
-        """Return the least and the greatest offset of a step in any iteration; 0 where its loop is not open."""
-        loop = self.open.get(step.level)
-        if loop is None:
-            return 0, 0
-        places = min(self.totals[step.level], step.period) if step.period else loop.count
-        last = (places - 1) * step.stride
-        return min(0, last), max(0, last)
-
-    def access(self, name: str, stream: Stream, low: int, high: int) -> Iterator[str]:
-        """Check that an operand stays inside its memory, aligned, and has a sensible number of elements."""
-        size = self.sizes[stream.space]
-        if low < 0 or high > size:
-            unit = "units" if stream.space == "cells" else "bytes"
-            yield f"{name} reaches {unit} {low:#x}..{high:#x} of {stream.space}, which has {size:#x}"
-        item = stream.itemsize
-        pitches = [
-            pitch for pitch, count in ((stream.row_pitch, stream.rows), (stream.col_pitch, stream.cols)) if count > 1
-        ]
-        if any(number % item for number in (stream.base, *pitches, *(step.stride for step in stream.steps))):
-            yield f"{name} is not aligned to its elements of {item} bytes"
-        if stream.bytes > self.largest:
-            yield f"{name} has {stream.elements} elements, more than any memory holds"
 
     def contents(
         self, instruction: Instr, streams: Mapping[str, Stream], accesses: Mapping[str, tuple[int, int]]
@@ -242,15 +199,6 @@ class _Walker:
         for other in self.loaded.values():
             other.remove(low, high)
         self.loaded.setdefault(groups, Written()).add(low, high)
-
-
-def work(instruction: Instr, streams: Mapping[str, Stream], groups: Groups | None) -> int:
-    """Return the elements, or multiplications, that one execution works on."""
-    if instruction.mnemonic == "mac" and groups is not None:
-        return streams["acc"].elements * groups.depth
-    if instruction.mnemonic == "vmm":
-        return streams["dst"].elements * streams["a"].cols
-    return max(stream.elements for stream in streams.values())
 
 
 def stream_of(instruction: Instr) -> Stream:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
+from ..frontend.infer import reads
 from ..isa.program import Segment, Tensor
 from ..passes.partition import Kernel
 from .code import Builder
@@ -57,6 +58,9 @@ def extract(
         return copies[value]
 
     new_inputs = [each for each in map(copy, inputs) if each is not None]
+    for node in nodes:  # subgraphs read constants from around them by name
+        for value in reads(node):
+            copy(value)
     new_nodes = [
         ir.Node(
             node.domain,

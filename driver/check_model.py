@@ -11,6 +11,7 @@ import onnx_ir as ir
 
 from flexc.check_plan import Question
 from flexc.emulation import Arrays
+from flexc.frontend.infer import inner_nodes, reads
 from flexc.frontend.operators import OPERATORS
 from flexc.passes.session import Session
 
@@ -67,6 +68,9 @@ class _Parts:
             for value in node.outputs:
                 made[value] = ir.Value(name=value.name and prefix + value.name, shape=value.shape, type=value.type)
             inputs = [None if value is None else made.get(value) or self._copy(value) for value in node.inputs]
+            for value in reads(node):  # a subgraph may read constants of the outer graph, too
+                if value not in made:
+                    self._copy(value)
             self._nodes.append(
                 ir.Node(
                     node.domain,
@@ -104,4 +108,8 @@ class _Parts:
             opset_imports=self._source.opset_imports,
             name="check",
         )
-        return ir.Model(graph, ir_version=self._source.ir_version)
+        model = ir.Model(graph, ir_version=self._source.ir_version)
+        if any(True for node in self._nodes for _ in inner_nodes(node)):
+            # Subgraphs still mean the values of the graph they come from; by name, they find those of this one.
+            return ir.serde.deserialize_model(ir.serde.serialize_model(model))
+        return model

@@ -170,7 +170,7 @@ def _errors(row: OperatorRow) -> tuple[str, str, str]:
 
 def _closeness(closeness: Closeness) -> str:
     if closeness.degenerate:
-        return f"{closeness.windows} windows: the reference's outputs are all zero: a direction means nothing"
+        return f"{closeness.windows} windows: no float output that is not zero throughout, so no direction to compare"
     top = "" if closeness.top1_agreement is None else f", top-1 agreement {100 * closeness.top1_agreement:.2f} %"
     near = f"cosine {closeness.cosine:.6f}, relative error {closeness.relative_error:.4f}"
     return f"{closeness.windows} windows: {near}{top}"

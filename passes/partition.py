@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 import onnx_ir as ir
 
 from ..frontend.edit import shape_of
+from ..frontend.infer import reads
 from ..frontend.operators import OPERATORS, Operator, native
 from .rows import Form, is_elementwise, operand, output_form, row_length
 
@@ -45,7 +46,7 @@ class Kernel:
         made = {output for node in self.nodes for output in node.outputs}
         seen: dict[ir.Value, None] = {}
         for node in self.nodes:
-            seen.update({value: None for value in node.inputs if value is not None and value not in made})
+            seen.update({value: None for value in reads(node) if value not in made})
         return list(seen)
 
     def outputs(self) -> list[ir.Value]:
@@ -99,7 +100,7 @@ class _Partition:
             self._new(operator.kind, "dma" if operator.kind == "gather" else "vector", operator.kind, [node])
 
     def _reads(self, node: ir.Node) -> list[int]:
-        return [self.made_by.get(value, -1) for value in node.inputs if value is not None]
+        return [self.made_by.get(value, -1) for value in reads(node)]
 
     def _row(self, node: ir.Node, operator: Operator) -> None:
         latest = max(self._reads(node), default=-1)
@@ -185,7 +186,7 @@ def in_kernel_order(graph: ir.Graph) -> Iterator[ir.Node]:
     readers: dict[ir.Node, list[ir.Node]] = {}
     for node in graph:
         head = lead.get(node, node)
-        makers = {lead.get(each, each) for value in node.inputs if value is not None and (each := value.producer())}
+        makers = {lead.get(each, each) for value in reads(node) if (each := value.producer())}
         makers.discard(head)
         missing[head] = missing.get(head, 0) + len(makers)
         for maker in makers:

@@ -93,6 +93,37 @@ def image() -> onnx.ModelProto:
     return _model(nodes, constants, [1, 3, 12, 12], [1, 5])
 
 
+def recurrent() -> onnx.ModelProto:
+    """[6,10] -> linear -> a Scan on the host, whose body reads a constant and a value from around it -> linear."""
+    rng = np.random.default_rng(2)
+    state, each = (helper.make_tensor_value_info(name, TensorProto.FLOAT, [12]) for name in ("state", "each"))
+    body = helper.make_graph(
+        [
+            helper.make_node("Mul", ["state", "decay"], ["faded"]),
+            helper.make_node("Add", ["faded", "each"], ["more"]),
+            helper.make_node("Add", ["more", "offset"], ["next"]),
+            helper.make_node("Identity", ["next"], ["out"]),
+        ],
+        "body",
+        [state, each],
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, [12]) for name in ("next", "out")],
+    )
+    constants = {
+        "w1": _floats(rng, 10, 12),
+        "zero": np.zeros(12, np.float32),
+        "decay": np.full(12, 0.5, np.float32),
+        "axis": np.array([0], np.int64),
+        "w2": _floats(rng, 12, 4),
+    }
+    nodes = [
+        helper.make_node("MatMul", ["x", "w1"], ["a"], name="up"),
+        helper.make_node("ReduceMean", ["a", "axis"], ["offset"], name="offset", keepdims=0),
+        helper.make_node("Scan", ["zero", "a"], ["last", "b"], name="scan", body=body, num_scan_inputs=1),
+        helper.make_node("MatMul", ["b", "w2"], ["y"], name="down"),
+    ]
+    return _model(nodes, constants, [6, 10], [6, 4])
+
+
 def decoder() -> onnx.ModelProto:
     """Tokens int64 [1,8] -> one Llama-style block -> logits [1,8,48]; see tests/models/make.py."""
     return onnx.load(DECODER)

@@ -12,7 +12,7 @@ from flexc.isa.machine import preset_names
 from flexc.isa.program import Tensor
 from flexc.isa.verifier import verify
 
-from .models import MODELS
+from .models import MODELS, recurrent
 
 PATTERNS = ("none", "2:4", "4:8", "1:8", "3:8", "8:16")
 WINDOWS = 3
@@ -73,6 +73,13 @@ def test_the_assembled_listing_runs_alike(model: str, tmp_path: Path) -> None:
 def test_only_what_the_machine_cannot_do_goes_to_the_host() -> None:
     ops = build("mlp", "edge", "none").image.debug.ops
     assert [op.nodes for op in ops if op.engine == "host"] == [("cumsum",)]
+
+
+def test_subgraphs_may_read_what_is_around_them() -> None:
+    program = flexc.compile(recurrent())
+    verdict = program.check(data(program.image.inputs), recurrent())
+    assert verdict.passed, verdict.line()
+    assert verdict.operators["ReduceMean+Scan"].kind == "host"
 
 
 def test_patterns_cost_less() -> None:

@@ -9,6 +9,9 @@ from .fields import Value
 from .instruction import OPCODE_BITS, WORD_BYTES, Instr
 from .table import BY_MNEMONIC, BY_OPCODE
 
+#: Code of more instructions is not read: loops keep programs far smaller, and memory is to stay bounded.
+MOST_INSTRUCTIONS = 1 << 20
+
 
 def instr(mnemonic: str, **values: Value) -> Instr:
     """Return an instruction of that name; fields not given take their default. Raises FieldError for a bad value."""
@@ -52,14 +55,20 @@ def encode_all(code: Iterable[Instr]) -> bytes:
 
 
 def decode_all(code: bytes) -> list[Instr]:
-    """Return the instructions of a program's bytes; an error names the offset."""
+    """Return the instructions of a program's bytes; equal words become one object. An error names the offset."""
     if len(code) % WORD_BYTES:
         raise FlexcError(f"the code section has {len(code)} bytes, no multiple of {WORD_BYTES}")
+    if len(code) > MOST_INSTRUCTIONS * WORD_BYTES:
+        raise FlexcError(f"{len(code) // WORD_BYTES} instructions; at most {MOST_INSTRUCTIONS} are read")
     instructions = []
+    known: dict[bytes, Instr] = {}
     for offset in range(0, len(code), WORD_BYTES):
-        try:
-            instructions.append(decode(code[offset : offset + WORD_BYTES]))
-        except FlexcError as error:
-            error.where = f"code offset {offset:#x}"
-            raise
+        word = code[offset : offset + WORD_BYTES]
+        if word not in known:
+            try:
+                known[word] = decode(word)
+            except FlexcError as error:
+                error.where = f"code offset {offset:#x}"
+                raise
+        instructions.append(known[word])
     return instructions

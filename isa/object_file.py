@@ -49,6 +49,10 @@ KINDS = (CODE, MACHINE, TENSORS, META, DEBUG, SEGMENT, WEIGHTS, CONSTANTS, BLOB)
 BY_NUMBER = {kind.number: kind for kind in KINDS}
 
 
+#: Bytes that a machine may take: all there is to say about one takes two thousand.
+_MOST_TOML = 1 << 16
+
+
 class Blobs(Mapping[str, "Bytes"]):
     """The blobs of a file: mapped into memory, and checked, when first asked for."""
 
@@ -265,6 +269,8 @@ class _Reader:
 
 def machine_from(text: bytes, where: str) -> Machine:
     """Return the machine of TOML text that stands alone: it may not inherit from another file."""
+    if len(text) > _MOST_TOML:
+        raise FlexcError(f"has {len(text)} bytes; at most {_MOST_TOML} are read", where=where)
     try:
         words = text.decode()
         inherits = "inherit" in tomllib.loads(words)

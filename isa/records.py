@@ -13,6 +13,8 @@ Record = TypeVar("Record")
 
 #: Whole numbers beyond this are refused: no shape, address or instruction number needs them.
 LIMIT = 2**62
+#: JSON text with more values is not read: each takes far more memory than text.
+MOST_VALUES = 1 << 20
 
 
 def dump(value: object) -> bytes:
@@ -22,6 +24,9 @@ def dump(value: object) -> bytes:
 
 def parse(text: bytes, where: str) -> object:
     """Return the value of JSON text, or raise FlexcError."""
+    values = text.count(b",") + text.count(b"[") + text.count(b"{")
+    if values > MOST_VALUES:
+        raise FlexcError(f"holds about {values} values; at most {MOST_VALUES} are read", where=where)
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:

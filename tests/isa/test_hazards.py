@@ -142,11 +142,11 @@ def random_programs(seeds: range) -> list[tuple[int, Program, list[str]]]:
 
 
 def test_random_programs_pass_if_and_only_if_every_pair_of_accesses_is_ordered() -> None:
-    programs = random_programs(range(160))
+    programs = random_programs(range(100))
     for seed, program, found in programs:
         assert bool(found) == any(Oracle(program).hazards()), seed
     passed = sum(not found for _, _, found in programs)
-    assert min(passed, len(programs) - passed) > 30
+    assert min(passed, len(programs) - passed) > 20
 
 
 def without(program: Program, pc: int, field: str, token: int) -> Program:
@@ -172,7 +172,7 @@ def test_without_any_single_token_a_program_is_refused_unless_it_was_not_needed(
 def test_the_cost_grows_with_the_code_not_with_its_square() -> None:
     body = PIPELINE[PIPELINE.index("            copy s1") : PIPELINE.index("        endloop L1")].replace(" mod=2", "")
     head = PIPELINE[: PIPELINE.index("    sync vector post=t2+t4\n    loop")]
-    code = assemble(head + 3000 * body + "    halt\n")
+    code = assemble(head + 2000 * body + "    halt\n")
     start = time.process_time()
     assert verify(code) == []
-    assert time.process_time() - start < 5
+    assert time.process_time() - start < 4

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -27,8 +28,8 @@ Part = Table | Facts | str
 
 
 def show(parts: Iterable[Part]) -> None:
-    """Print on stdout; colours and lines only where that is a terminal (and ``NO_COLOR`` is not set)."""
-    if sys.stdout.isatty():
+    """Print on stdout; colours and lines only where that is a terminal and ``NO_COLOR`` is not set."""
+    if sys.stdout.isatty() and not os.environ.get("NO_COLOR"):
         _show_rich(parts)
     else:
         sys.stdout.write(plain(parts))
@@ -82,8 +83,11 @@ def _rich_table(printer: object, part: Table) -> None:
 
     assert callable(printer)
     table = RichTable(title=escape(part.title), title_justify="left", title_style="bold", box=SIMPLE_HEAD)
-    for name in part.columns:
-        table.add_column(escape(name.removeprefix(">")), justify="right" if name.startswith(">") else "left")
+    for place, name in enumerate(part.columns):
+        inner = 0 < place < len(part.columns) - 1  # names at the start and words at the end may break
+        table.add_column(escape(name.removeprefix(">")), no_wrap=inner, overflow="fold")
+        if name.startswith(">"):
+            table.columns[place].justify = "right"
     for row in part.rows:
         table.add_row(*map(escape, row))
     printer(table)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -35,9 +36,16 @@ def random_feeds(model: onnx.ModelProto, windows: int = 2, seed: int = 0) -> dic
     return feeds
 
 
-def check(text: str, machine: Machine | str = "edge", *, exact: bool = True, **constants: Array) -> Program:
+def check(
+    text: str,
+    machine: Machine | str = "edge",
+    *,
+    exact: bool = True,
+    arrays: Mapping[str, Array] | None = None,
+    **constants: Array,
+) -> Program:
     """Compile a graph, compare all its outputs with onnxruntime on random inputs, and return the program."""
-    model = parsed(text, **constants)
+    model = parsed(text, **(arrays or {}), **constants)
     target = load_machine(machine) if isinstance(machine, str) else machine
     outputs = {each.name: exact for each in model.graph.output}
     return assert_same(model, target, random_feeds(model), outputs)

@@ -34,7 +34,7 @@ def dims_of(sizes: list[int]) -> list[Dim]:
     ]
 
 
-@settings(max_examples=60)
+@settings(max_examples=40)
 @given(SIZES, st.booleans(), st.integers(1, 9), st.integers(1, 9))
 def test_every_element_once(sizes: list[int], with_columns: bool, most_rows: int, most_cols: int) -> None:
     dims = collapse(sizes, [dense_strides(tuple(sizes))] * 2) if with_columns else dims_of(sizes)
@@ -47,7 +47,7 @@ def test_every_element_once(sizes: list[int], with_columns: bool, most_rows: int
     assert sum(box.turns * box.rows * (box.cols or 1) for box in found) == math.prod(sizes)
 
 
-@settings(max_examples=60)
+@settings(max_examples=40)
 @given(st.integers(1, 200), st.integers(1, 200))
 def test_cut_covers_a_dimension(size: int, chunk: int) -> None:
     parts = list(cut((size, (3,)), chunk, (7,)))
@@ -58,7 +58,7 @@ def test_cut_covers_a_dimension(size: int, chunk: int) -> None:
     assert all((stride,) == (3 * chunk_,) for (count, (stride,)), chunk_, _ in parts if count > 1)
 
 
-@settings(max_examples=60)
+@settings(max_examples=40)
 @given(st.integers(1, 5000), st.integers(1, 5000))
 def test_chunks_are_even_where_that_costs_little(number: int, most: int) -> None:
     even, best = even_chunk(number, most), divisor(number, most)

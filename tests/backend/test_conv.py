@@ -90,6 +90,22 @@ def test_a_batch_of_images_goes_to_the_host() -> None:
     assert "works on one image" in reasons(program)
 
 
+def test_pixels_larger_than_the_buffer_go_to_the_host_with_a_reason() -> None:
+    program = check(
+        "(float[1,2048,2,2] x) => (float[] y) { y = Conv(x, w) }", small_machine(8, 1, 1), w=weights((4, 2048, 1, 1))
+    )
+    assert "bytes of buffer" in reasons(program)
+
+
+def test_pieces_and_rows_of_the_image_count_on_different_levels() -> None:
+    """Two parts, two pieces each, nine rows to gather: pieces on the rows' level took one slot twice running."""
+    program = check(
+        "(float[1,2,9,10] x) => (float[] y) { y = Conv<group = 2, pads = [0, 0, 1, 0]>(x, w) }",
+        w=weights((64, 1, 2, 1)),
+    )
+    assert not reasons(program)
+
+
 POOLS = {
     "plain": ("1,3,9,8", "kernel_shape = [3, 3]"),
     "strides": ("1,3,9,8", "kernel_shape = [3, 2], strides = [2, 3]"),

@@ -16,11 +16,13 @@ GRAPHS = {
     "an output is a view of an input": "(float[2,3] x) => (float[] y) { y = Transpose(x) }",
     "outputs are views of one value": "(float[2,3] x) => (float[] y, float[] z) { y = Neg(x)  z = Transpose(y) }",
     "an output is used inside": "(float[2,3] x) => (float[] y, float[] z) { y = Neg(x)  z = Exp(y) }",
-    "an output is used inside by a view": "(float[2,3] x) => (float[] y, float[] z) { y = Neg(x)  t = Transpose(y)  z = Abs(t) }",
+    "an output is used inside by a view": "(float[2,3] x) => (float[] y, float[] z) "
+    "{ y = Neg(x)  t = Transpose(y)  z = Abs(t) }",
     "inputs that nothing reads": "(float[2,3] x, float[4] u) => (float[] y) { y = Neg(x) }",
     "the same operand twice": "(float[2,3] x) => (float[] y) { y = Mul(x, x) }",
     "the same operand twice, turned": "(float[3,3] x) => (float[] y) { t = Transpose(x)  y = Add(x, t) }",
-    "the same operand in three places": "(float[2,3] x, bool[2,3] c) => (float[] y) { z = Where(c, x, x)  y = Max(z, x, z) }",
+    "the same operand in three places": "(float[2,3] x, bool[2,3] c) => (float[] y) "
+    "{ z = Where(c, x, x)  y = Max(z, x, z) }",
     "a number": "(float x) => (float y) { z = Neg(x)  y = Mul(z, z) }",
     "a number and a tensor": "(float x, float[2,3] u) => (float[] y, float[] z) { y = Sub(u, x)  z = Sub(x, u) }",
     "dimensions of 1": "(float[1,1,3,1] x, float[1] u) => (float[] y) { y = Add(x, u) }",

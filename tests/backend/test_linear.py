@@ -24,7 +24,7 @@ from tests.backend.models import check, engines, parsed
 Array = npt.NDArray[Any]
 
 PATTERNS = [DENSE, *(NM(n, m) for m in (2, 4, 8, 16) for n in range(1, m + 1))]
-#: (vectors, K, N): one vector, K no multiple of a block or a tile, N no multiple of 32, more than the accumulators hold.
+#: (vectors, K, N): one vector, K no multiple of a block or a tile, N no multiple of 32, more than accumulators hold.
 SHAPES = ((1, 7, 5), (3, 130, 33), (37, 200, 100), (130, 31, 32), (5, 1025, 31), (259, 48, 65))
 
 
@@ -70,6 +70,14 @@ def test_every_pattern_on_every_preset(pattern: NM, preset: str) -> None:
 def test_machines_too_small_to_hold_anything_twice(size: tuple[int, int, int], pattern: str) -> None:
     for shape in ((1, 260, 70), (70, 130, 33)):
         assert_exact(shape, NM.parse(pattern), small_machine(*size))
+
+
+@pytest.mark.parametrize("rows", [65, 83, 129, 191, 197, 259])
+@pytest.mark.parametrize("sets", [0, 1, 2])
+def test_vectors_that_do_not_divide_into_pieces(rows: int, sets: int) -> None:
+    """A last shorter piece raced for the slot of the one before."""
+    for n in (32, 300):
+        assert_exact((rows, 40, n), DENSE, small_machine(64, 4, sets))
 
 
 def test_batches_are_rows() -> None:

@@ -20,7 +20,7 @@ def lifetimes(drawn: list[tuple[int, int, int]]) -> list[Lifetime]:
     ]
 
 
-@settings(max_examples=60)
+@settings(max_examples=40)
 @given(LIFETIMES)
 def test_nothing_alive_overlaps(drawn: list[tuple[int, int, int]]) -> None:
     items = lifetimes(drawn)
@@ -37,7 +37,7 @@ def test_nothing_alive_overlaps(drawn: list[tuple[int, int, int]]) -> None:
             assert apart or not together
 
 
-@settings(max_examples=60)
+@settings(max_examples=40)
 @given(LIFETIMES)
 def test_no_more_than_everything_side_by_side_and_no_less_than_what_is_alive_at_once(
     drawn: list[tuple[int, int, int]],

@@ -53,7 +53,7 @@ def constants(text: str) -> dict[str, np.ndarray[tuple[int, ...], np.dtype[np.in
 def test_views(form: str, dtype: str) -> None:
     text = VIEWS[form].replace("Reshape(x, c1)", "Reshape(x, flat)")
     arrays = constants(text) | ({"flat": np.array([6, -1, 2], np.int64)} if "flat" in text else {})
-    program = check(f"({dtype}[3,4,6] x) => ({dtype}[] y) {{ {text} }}", **arrays)
+    program = check(f"({dtype}[3,4,6] x) => ({dtype}[] y) {{ {text} }}", arrays=arrays)
     assert not engines(program)
 
 
@@ -112,7 +112,7 @@ def test_gather_from_tables_in_any_layout(form: str, index: list[int]) -> None:
     check(
         f"({given}) => (float[] y) {{ {make} g = Gather({table}, i)  y = Neg(g) }}",
         i=np.array([*index, *index], np.int64),
-        **{name: np.array(each, np.int64) for name, each in numbers.items()},
+        arrays={name: np.array(each, np.int64) for name, each in numbers.items()},
     )
 
 

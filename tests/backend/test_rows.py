@@ -14,21 +14,27 @@ EXACT = {
     "both ways": "(float[2,3,4,5] x, float[3,1,5] u) => (float[] y) { y = Mul(x, u) }",
     "outer product": "(float[7,1] x, float[1,9] u) => (float[] y) { y = Mul(x, u) }",
     "turned operands": "(float[4,6] x, float[6,4] u) => (float[] y) { t = Transpose(x)  y = Add(t, u) }",
-    "all turned alike": "(float[2,6,4] x) => (float[] y) { t = Transpose<perm = [2, 0, 1]>(x)  r = Relu(t)  y = Add(r, t) }",
+    "all turned alike": "(float[2,6,4] x) => (float[] y) "
+    "{ t = Transpose<perm = [2, 0, 1]>(x)  r = Relu(t)  y = Add(r, t) }",
     "one turned, one repeated": "(float[6,5] x, float[6] u) => (float[] y) { t = Transpose(x)  y = Add(t, u) }",
     "backwards": "(float[4,6] x) => (float[] y) <int64[1] b = {-1}, int64[1] e = {-9}, int64[1] a = {1}>"
     "{ r = Slice(x, b, e, a, b)  y = Add(x, r) }",
-    "both dimensions backwards": "(float[4,6] x) => (float[] y) <int64[2] b = {-1,-1}, int64[2] e = {-9,-9}, int64[2] a = {0,1}>"
+    "both dimensions backwards": "(float[4,6] x) => (float[] y)"
+    "<int64[2] b = {-1,-1}, int64[2] e = {-9,-9}, int64[2] a = {0,1}>"
     "{ r = Slice(x, b, e, a, b)  y = Relu(r) }",
     "repeated, nothing else": "(float[1,6] x) => (float[] y) <int64[2] s = {5,6}> { e = Expand(x, s)  y = Neg(e) }",
-    "every other column": "(float[4,6] x) => (float[] y) <int64[1] b = {0}, int64[1] e = {9}, int64[1] a = {1}, int64[1] s = {2}>"
+    "every other column": "(float[4,6] x) => (float[] y)"
+    "<int64[1] b = {0}, int64[1] e = {9}, int64[1] a = {1}, int64[1] s = {2}>"
     "{ h = Slice(x, b, e, a, s)  y = Neg(h) }",
-    "greatest of a row, kept": "(float[4,6] x) => (float[] y) <int64[1] a = {1}> { m = ReduceMax(x, a)  y = Sub(x, m) }",
-    "greatest of a row, dropped": "(float[4,6] x) => (float[] y) <int64[1] a = {-1}> { y = ReduceMax<keepdims = 0>(x, a) }",
+    "greatest of a row, kept": "(float[4,6] x) => (float[] y) <int64[1] a = {1}> "
+    "{ m = ReduceMax(x, a)  y = Sub(x, m) }",
+    "greatest of a row, dropped": "(float[4,6] x) => (float[] y) <int64[1] a = {-1}> "
+    "{ y = ReduceMax<keepdims = 0>(x, a) }",
     "greatest of a row, worked on": "(float[4,6] x) => (float[] y) <int64[1] a = {-1}>"
     "{ m = ReduceMax<keepdims = 0>(x, a)  r = Relu(m)  y = Neg(r) }",
     "greatest of all": "(float[4,6] x) => (float[] y) { y = ReduceMax<keepdims = 0>(x) }",
-    "greatest of two dimensions": "(float[3,4,6] x) => (float[] y) <int64[2] a = {1,2}> { y = ReduceMin<keepdims = 0>(x, a) }",
+    "greatest of two dimensions": "(float[3,4,6] x) => (float[] y) <int64[2] a = {1,2}> "
+    "{ y = ReduceMin<keepdims = 0>(x, a) }",
     "greatest of what is repeated": "(float[4,1] x) => (float[] y) <int64[2] s = {4,6}, int64[1] a = {1}>"
     "{ e = Expand(x, s)  y = ReduceMax(e, a) }",
     "greatest of scattered dimensions": "(float[4,3,6] x) => (float[] y) <int64[2] a = {1,2}>"
@@ -48,8 +54,10 @@ def test_exact(form: str, size: tuple[int, int, int]) -> None:
 
 CLOSE = {
     "softmax": "(float[4,6] x) => (float[] y) { y = Softmax(x) }",
-    "softmax of repeated rows": "(float[1,6] x) => (float[] y) <int64[2] s = {5,6}> { e = Expand(x, s)  y = Softmax(e) }",
-    "softmax of repeated columns": "(float[5,1] x) => (float[] y) <int64[2] s = {5,6}> { e = Expand(x, s)  y = Softmax(e) }",
+    "softmax of repeated rows": "(float[1,6] x) => (float[] y) <int64[2] s = {5,6}> "
+    "{ e = Expand(x, s)  y = Softmax(e) }",
+    "softmax of repeated columns": "(float[5,1] x) => (float[] y) <int64[2] s = {5,6}> "
+    "{ e = Expand(x, s)  y = Softmax(e) }",
     "softmax of one number a row": "(float[4,6] x) => (float[] y) <int64[1] a = {1}>"
     "{ m = ReduceMax<keepdims = 0>(x, a)  y = Softmax(m) }",
     "softmax of a turned value": "(float[6,4] x) => (float[] y) { t = Transpose(x)  y = Softmax(t) }",
@@ -59,7 +67,8 @@ CLOSE = {
     "mean of two dimensions": "(float[3,4,6] x) => (float[] y) <int64[2] a = {1,2}> { y = ReduceMean(x, a) }",
     "product": "(float[2,4,6] x, float[2,6,3] u) => (float[] y) { y = MatMul(x, u) }",
     "product, batch repeated": "(float[2,1,4,6] x, float[3,6,5] u) => (float[] y) { y = MatMul(x, u) }",
-    "product with itself turned": "(float[2,4,6] x) => (float[] y) { t = Transpose<perm = [0, 2, 1]>(x)  y = MatMul(x, t) }",
+    "product with itself turned": "(float[2,4,6] x) => (float[] y) "
+    "{ t = Transpose<perm = [0, 2, 1]>(x)  y = MatMul(x, t) }",
     "heads": "(float[4,12] x) => (float[] y) <int64[3] s = {4,3,4}>"
     "{ r = Reshape(x, s)  q = Transpose<perm = [1,0,2]>(r)  k = Transpose<perm = [1,2,0]>(r)  p = MatMul(q, k)"
     "  a = Softmax(p)  o = MatMul(a, q)  y = Transpose<perm = [1,0,2]>(o) }",
@@ -73,19 +82,24 @@ def test_close(form: str, size: tuple[int, int, int]) -> None:
     assert not reasons(program)
 
 
-@pytest.mark.parametrize("scale", ["constant", "one made at run time", "one a row"])
 @pytest.mark.parametrize("shape", ["5", "4,5", "2,3,5"])
-def test_quantised_by_a_scale(scale: str, shape: str) -> None:
-    rows = {"5": "1", "4,5": "4", "2,3,5": "1"}[shape] if scale == "one a row" else "1"
-    if scale == "one a row" and rows == "1":
-        pytest.skip("QuantizeLinear has one scale an index of one axis")
-    given = "" if scale == "constant" else f", float[{rows}] g".replace("[1]", "")
-    make = "" if scale == "constant" else "a = Abs(g)  s = Add(a, small)"
-    constants = {"s": np.array(0.37, np.float32)} if scale == "constant" else {"small": np.array(0.37, np.float32)}
+@pytest.mark.parametrize("scale", ["", "[1]", "[4]"])
+def test_quantised_by_a_scale_made_at_run_time(scale: str, shape: str) -> None:
+    """One scale for all, or one for each of the four rows."""
+    shape = "4,5" if scale == "[4]" else shape
     check(
-        f"(float[{shape}] x{given}) => (uint8[] y) {{ {make} y = QuantizeLinear<axis = 0>(x, s, z) }}",
-        z=np.full(int(rows), 7, np.uint8) if rows != "1" else np.array(7, np.uint8),
-        **constants,
+        f"(float[{shape}] x, float{scale} g) => (uint8[] y)"
+        "{ a = Abs(g)  s = Add(a, small)  y = QuantizeLinear<axis = 0>(x, s, z) }",
+        small=np.array(0.37, np.float32),
+        z=np.full({"": (), "[1]": (1,), "[4]": (4,)}[scale], 7, np.uint8),
+    )
+
+
+def test_quantised_by_a_constant_scale() -> None:
+    check(
+        "(float[2,3,5] x) => (int8[] y) { y = QuantizeLinear(x, s, z) }",
+        s=np.array(0.37, np.float32),
+        z=np.array(-3, np.int8),
     )
 
 

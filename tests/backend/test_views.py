@@ -71,7 +71,7 @@ def regrouped(draw: st.DrawFn, size: int) -> tuple[int, ...]:
     return tuple(shape)
 
 
-@settings(max_examples=60)
+@settings(max_examples=40)
 @given(changed())
 def test_views_are_numpys(case: tuple[View, npt.NDArray[np.int32], npt.NDArray[np.int32]]) -> None:
     view, array, memory = case
@@ -80,7 +80,7 @@ def test_views_are_numpys(case: tuple[View, npt.NDArray[np.int32], npt.NDArray[n
     np.testing.assert_array_equal(read(view, memory), array)
 
 
-@settings(max_examples=60)
+@settings(max_examples=40)
 @given(st.composite(regrouped)(48))
 def test_a_dense_view_takes_any_shape(shape: tuple[int, ...]) -> None:
     memory = np.arange(48, dtype=np.int32)
@@ -107,7 +107,7 @@ def test_dense_in_another_order_of_dimensions() -> None:
     assert view.strides == (20, 40, 4)
 
 
-@settings(max_examples=60)
+@settings(max_examples=40)
 @given(changed())
 def test_collapse_visits_the_same_elements_in_order(
     case: tuple[View, npt.NDArray[np.int32], npt.NDArray[np.int32]],

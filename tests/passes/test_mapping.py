@@ -46,7 +46,7 @@ def assert_sound(mapping: Mapping, shape: LinearShape, machine: Machine) -> None
 
 
 @pytest.mark.parametrize("name", MACHINES)
-@settings(max_examples=25)
+@settings(max_examples=12)
 @given(shape=SHAPES)
 def test_what_is_chosen_covers_the_linear_and_fits(name: str, shape: LinearShape) -> None:
     machine = MACHINES[name]
@@ -64,6 +64,7 @@ def test_no_columns_are_padded_where_others_follow(name: str) -> None:
         assert mapping.n_padded == n
 
 
+@settings(max_examples=60)
 @given(st.integers(1, 3000), st.integers(1, 128))
 def test_runs_cover_all_rows_with_little_overlap(rows: int, most: int) -> None:
     least = -(-rows // most)

@@ -76,7 +76,7 @@ CASES = {
         Form((4,), 6),
     ),
     "scales a column": (
-        "(float[4,6] x, float[6] s) => (int8[] y) <int8[6] z = {0,0,0,0,0,0}> { y = QuantizeLinear<axis = 1>(x, s, z) }",
+        "(float[4,6] x, float[6] s) => (int8[] y) <int8[6] z = {0,0,0,0,0,0}>{ y = QuantizeLinear<axis = 1>(x, s, z) }",
         (),
         None,
     ),

@@ -56,7 +56,8 @@ class TensorQuantiseKernel:
         self._write_codes(builder)
 
     def _boxes(self) -> list[Box]:
-        order = sorted(range(len(self.source.shape)), key=lambda axis: -self.source.strides[axis])
+        moving = [axis for axis, stride in enumerate(self.source.strides) if stride]  # what is repeated is seen once
+        order = sorted(moving, key=lambda axis: -self.source.strides[axis])
         shape = [self.source.shape[axis] for axis in order]
         dims = collapse(shape, [[self.source.strides[axis] for axis in order], [0] * len(order)])
         cols = dims[-1][0] if dims else 1

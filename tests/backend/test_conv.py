@@ -59,6 +59,15 @@ def test_an_image_that_comes_turned_round() -> None:
     assert not reasons(program)
 
 
+@pytest.mark.parametrize("shape", ["1,1,5,6", "1,4,1,6", "1,4,5,1", "1,1,1,1"])
+def test_an_image_that_is_repeated(shape: str) -> None:
+    program = check(
+        f"(float[{shape}] x) => (float[] y) <int64[4] s = {{1, 4, 5, 6}}> {{ e = Expand(x, s)  y = Conv(e, w) }}",
+        w=weights((5, 4, 2, 2)),
+    )
+    assert not reasons(program)
+
+
 def test_convolutions_in_a_row_with_an_elementwise_operator_between() -> None:
     check(
         "(float[1,3,9,9] x) => (float[] y)"
@@ -101,6 +110,7 @@ def test_pieces_and_rows_of_the_image_count_on_different_levels() -> None:
     """Two parts, two pieces each, nine rows to gather: pieces on the rows' level took one slot twice running."""
     program = check(
         "(float[1,2,9,10] x) => (float[] y) { y = Conv<group = 2, pads = [0, 0, 1, 0]>(x, w) }",
+        small_machine(16, 4, 1),
         w=weights((64, 1, 2, 1)),
     )
     assert not reasons(program)

@@ -175,14 +175,13 @@ class _Walker:
     def contents(
         self, instruction: Instr, streams: Mapping[str, Stream], accesses: Mapping[str, tuple[int, int]]
     ) -> Iterator[str]:
-        """Check that what is read was written before, at least in part; then note what is written."""
+        """Check that what is read was written before; then note what is written."""
         reads = [name for name in instruction.spec.reads if name in streams]
         if instruction.values.get("mode") == "add":
             reads += instruction.spec.writes
         for name in reads:
-            space = streams[name].space
-            if space != "cells" and not self.written[space].meets(*accesses[name]):
-                yield f"{name} reads {space} at {accesses[name][0]:#x}, where nothing has been written"
+            if streams[name].space != "cells":
+                yield from self.read(name, streams[name], *accesses[name])
         groups = self.state.groups
         if "cells" in reads and groups is not None:
             written = self.loaded.get(groups)
@@ -193,6 +192,17 @@ class _Walker:
                 self.load(groups, *accesses[name])
             else:
                 self.written[streams[name].space].add(*accesses[name])
+
+    def read(self, name: str, stream: Stream, low: int, high: int) -> Iterator[str]:
+        """Check that all of what is read was written; of what has gaps or moves, the first and the last element."""
+        written = self.written[stream.space]
+        if not written.meets(low, high):
+            yield f"{name} reads {stream.space} at {low:#x}, where nothing has been written"
+            return
+        gapless = high - low == stream.bytes and stream.runs()[0] == 1
+        parts = [(low, high)] if gapless else [(low, low + stream.itemsize), (high - stream.itemsize, high)]
+        if not all(written.covers(*part) for part in parts):
+            yield f"{name} reads {stream.space} at {low:#x}..{high:#x}, of which only a part has been written"
 
     def load(self, groups: Groups, low: int, high: int) -> None:
         """Units are written: they now hold weights of these groups and of no others."""

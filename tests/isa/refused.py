@@ -155,5 +155,15 @@ RULES = [
         "cells reads units that no `ldw`",
     ),
     ("    copy s8, s7, ch0 post=t6", "    sync dma0 post=t6", "sx reads buf at 0x1000, where nothing has been written"),
+    (
+        "stream s4, buf, i8 base=0 rows=vectors cols=256",
+        "stream s4, buf, i8 base=0 rows=7 cols=256",
+        "act reads buf at 0x0..0x800, of which only a part has been written",
+    ),
+    (
+        "stream s8, buf, f32 base=0x1000 rows=1 cols=136",
+        "stream s8, buf, f32 base=0x1000 rows=1 cols=100",
+        "sw reads buf at 0x1020..0x1220, of which only a part has been written",
+    ),
     ("mode=first level=L0", "mode=add", "acc reads acc at 0x0, where nothing has been written"),
 ]

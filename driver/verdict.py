@@ -137,7 +137,7 @@ class Verdict:
             ("other", f"{count(self.other_ops)} values moved or from the host, {count(self.other_mismatches)} differ"),
         ]
         if self.reference:
-            rows.append(("fp32 graph", f"{_closeness(self.reference)} (at least {LEAST_COSINE} required)"))
+            rows.append(("fp32 graph", f"{_closeness(self.reference)}; cosine must be {LEAST_COSINE} or more"))
         if self.model:
             rows.append(("the model", f"{_closeness(self.model)} (not judged)"))
         rows += [("note", note) for note in self.notes]

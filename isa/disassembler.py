@@ -62,7 +62,7 @@ def format_instruction(instruction: Instr) -> str:
         value = values[name]
         if positional:
             places.append(write(value))
-        elif value != default or (value == 0 and str(value) != str(default)):  # -0.0 is not 0.0
+        elif value != default or (isinstance(value, float) and str(value) != str(default)):  # -0.0 is not 0.0
             text += f" {name}={write(value)}"
     return f"{spec.mnemonic} {', '.join(places)}{text}" if places else spec.mnemonic + text
 

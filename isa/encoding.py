@@ -32,8 +32,10 @@ def instr(mnemonic: str, **values: Value) -> Instr:
 def encode(instruction: Instr) -> bytes:
     """Return the word of an instruction, 16 bytes, little-endian."""
     bits, values = instruction.spec.opcode, instruction.values
-    for name, low, encoded in instruction.spec.bits:
-        bits |= encoded(values[name]) << low
+    for name, low, silent, encoded in instruction.spec.bits:
+        value = values[name]
+        if value is not silent:
+            bits |= encoded(value) << low
     return bits.to_bytes(WORD_BYTES, "little")
 
 

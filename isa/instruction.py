@@ -129,9 +129,9 @@ class Instruction:
         return tuple((each.name, low, (1 << each.width) - 1, remember(each.decode)) for each, low in self.layout)
 
     @cached_property
-    def bits(self) -> tuple[tuple[str, int, Callable[[Value], int]], ...]:
-        """For the encoder: each field's name, lowest bit and way to a value's bits, which remembers bits."""
-        return tuple((each.name, low, _remembering(each, each.encode)) for each, low in self.layout)
+    def bits(self) -> tuple[tuple[str, int, Value | None, Callable[[Value], int]], ...]:
+        """For the encoder: each field's name, lowest bit, default if its bits are 0, and the way to a value's bits."""
+        return tuple((each.name, low, _silent(each), _remembering(each, each.encode)) for each, low in self.layout)
 
     @cached_property
     def writers(self) -> tuple[tuple[str, bool, Value | None, Callable[[Value], str]], ...]:
@@ -150,6 +150,10 @@ class Instruction:
         if self.engine == "dma":
             return f"dma{values['channel']}"
         return str(values["engine"]) if self.engine == "any" else self.engine
+
+
+def _silent(field: Field) -> Value | None:
+    return None if field.default is None or field.encode(field.default) else field.default
 
 
 def _remembering(field: Field, function: Callable[[Value], Result]) -> Callable[[Value], Result]:

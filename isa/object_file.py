@@ -5,6 +5,7 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
@@ -267,6 +268,7 @@ class _Reader:
         return Blobs(self.path, named)
 
 
+@lru_cache(maxsize=4)
 def machine_from(text: bytes, where: str) -> Machine:
     """Return the machine of TOML text that stands alone: it may not inherit from another file."""
     if len(text) > _MOST_TOML:

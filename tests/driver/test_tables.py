@@ -8,9 +8,12 @@ import sys
 import pytest
 
 from flexc import tables
-from flexc.tables import Facts, Table, plain, show
+from flexc.tables import Facts, Part, Table, plain, show
 
-PARTS = [Facts([("a", "one"), ("longer", "two [b]")]), Table("Things", ("name", ">count"), [("x", "1"), ("yy", "22")])]
+PARTS: list[Part] = [
+    Facts([("a", "one"), ("longer", "two [b]")]),
+    Table("Things", ("name", ">count"), [("x", "1"), ("yy", "22")]),
+]
 
 
 class Terminal(io.StringIO):

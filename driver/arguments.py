@@ -97,8 +97,8 @@ def _stepping(parser: argparse.ArgumentParser) -> None:
 def _disasm(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("program", metavar="OUT.fxc")
     parser.add_argument("-o", "--output", metavar="FILE.s", help="write the listing there (default: stdout)")
-    parser.add_argument("--bytes", action="store_true", help="show offset and bytes of every instruction")
-    parser.add_argument("--plain", action="store_true", help="leave out comments that say what instructions are for")
+    parser.add_argument("-S", "--source", action="store_true", help="say before each stretch which node it runs")
+    parser.add_argument("--no-bytes", action="store_true", help="leave out offset and bytes of every instruction")
     parser.add_argument("--embed", action="store_true", help="put weights and constants into the text")
     parser.add_argument("--node", metavar="NAME", help="only the instructions of a node")
     parser.add_argument("--range", metavar="FROM:TO", help="only the instructions between two byte offsets")

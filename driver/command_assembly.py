@@ -19,8 +19,8 @@ def disasm(arguments: Namespace) -> int:
     file, output = Path(arguments.program), arguments.output
     to_stdout = output in (None, "-")
     options = Options(
-        source=not arguments.plain,
-        bytes=arguments.bytes,
+        source=arguments.source,
+        bytes=not arguments.no_bytes,
         range=_range(arguments.range),
         node=arguments.node,
         color=to_stdout and sys.stdout.isatty() and not os.environ.get("NO_COLOR"),

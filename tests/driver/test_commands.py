@@ -13,7 +13,7 @@ from flexc.isa.table import TABLE
 from .conftest import Call
 
 
-@pytest.mark.parametrize("words", [(), ("--bytes",), ("--plain",), ("--embed",)])
+@pytest.mark.parametrize("words", [(), ("-S",), ("--no-bytes",), ("--embed",)])
 def test_assembling_the_listing_gives_the_same_bytes(
     words: tuple[str, ...], flexc: Call, compiled: Path, tmp_path: Path
 ) -> None:

@@ -12,9 +12,7 @@ from ..isa.instruction import LEVELS, STREAMS, Instr
 from ..isa.machine import Machine
 from ..isa.program import Op, Tap
 from ..isa.streams import DTYPES, Step, Stream
-
-#: Buffer addresses are multiples of this, so that every element type is aligned and a burst starts a slot.
-ALIGN = 64
+from ..passes.layout import aligned
 
 
 class DoesNotFit(Exception):
@@ -192,11 +190,6 @@ class Builder:
                 self.emit("loop", level=item.loop.level, count=item.loop.count)
                 self._write(item.body)
                 self.emit("endloop", level=item.loop.level)
-
-
-def aligned(size: int) -> int:
-    """Return the size rounded up to whole slots."""
-    return -(-size // ALIGN) * ALIGN
 
 
 def window(

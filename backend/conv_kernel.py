@@ -8,6 +8,7 @@ index costs nothing (a depthwise one is 1:16 or sparser).
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import onnx_ir as ir
@@ -97,9 +98,8 @@ class ConvKernel:
         def flat(value: ir.Value) -> Floats:
             return np.broadcast_to(array_of(value).astype(np.float32).reshape(-1), (filters,))
 
-        bias = chain.bias
-        scales = lambda: flat(chain.scales)  # noqa: E731
-        return Weights(lambda: self._codes(self.parts), scales, (lambda: flat(bias)) if bias is not None else None)
+        bias = None if chain.bias is None else partial(flat, chain.bias)
+        return Weights(lambda: self._codes(self.parts), partial(flat, chain.scales), bias)
 
     def _plan_output(self, context: Context) -> View:
         value = self.chain.output

@@ -12,9 +12,10 @@ from ..isa.fields import Value
 from ..isa.machine import Machine
 from ..isa.program import Tap
 from ..isa.streams import Step, Stream
+from ..passes.layout import aligned
 from ..passes.mapping import Mapping, Run, groups_of
 from .boxes import ring
-from .code import Block, Builder, Loop, Pending, Semaphores, aligned, nest, window
+from .code import Block, Builder, Loop, Pending, Semaphores, nest, window
 
 Tree = list[Pending | Block]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import onnx_ir as ir
@@ -13,6 +14,7 @@ from ..frontend.edit import shape_of
 from ..isa.errors import FlexcError
 from ..isa.machine import Machine
 from ..isa.program import Tap
+from ..passes.layout import aligned
 from ..passes.mapping import LinearShape, Mapping, choose
 from ..passes.partition import Kernel
 from ..passes.pattern import DENSE, NM
@@ -139,8 +141,7 @@ def plan_boxes(
             storage, unit = shared.weights, shared.unit
         else:
             size = parts * mapping.col_groups * mapping.group_bytes
-            produce = lambda mapping=mapping: weights.image(mapping, parts)  # noqa: E731
-            storage = context.const.add(f"{name}/weights", size, produce, weights=True)
+            storage = context.const.add(f"{name}/weights", size, partial(weights.image, mapping, parts), weights=True)
             resident = context.machine.array.resident
             unit = cells.take(storage, mapping, parts) if resident else None
         planned.append(PlannedBox(start, blocks, mapping, storage, unit))
@@ -243,7 +244,7 @@ def emit_resident(builder: Builder, cells: CellAllocator) -> None:
         target = window(
             "cells", "u8", tiles.unit, (used, 1), None, loops[0].step(mapping.steps * macros) + loops[1].step(macros)
         )
-        base = tiles.storage.address + -(-mapping.scale_bytes // 64) * 64
+        base = tiles.storage.address + aligned(mapping.scale_bytes)
         steps = loops[0].step(mapping.group_bytes) + loops[1].step(mapping.step_bytes)
         source = window("const", "u8", base, (used, mapping.tile_bytes), None, steps)
         load = Pending("ldw", {"cells": target, "src": source})

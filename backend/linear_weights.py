@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from ..passes.layout import aligned
 from ..passes.mapping import Mapping
-from .memory import aligned
 from .pack import Bytes, Codes, pack_tiles
 
 Floats = npt.NDArray[np.float32]

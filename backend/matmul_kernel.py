@@ -5,9 +5,10 @@ from __future__ import annotations
 from ..frontend.edit import shape_of
 from ..isa.program import Tap
 from ..isa.streams import Step, Stream
+from ..passes.layout import aligned
 from ..passes.partition import Kernel
 from .boxes import divisor, even_chunk, ring
-from .code import Block, Builder, DoesNotFit, Pending, Semaphores, aligned, nest, window
+from .code import Block, Builder, DoesNotFit, Pending, Semaphores, nest, window
 from .context import Context, machine_dtype
 from .row_kernel import dense_strides, wanted_order
 from .transfers import bring, take

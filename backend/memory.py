@@ -8,17 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from ..passes.layout import aligned
 from .views import Storage
-
-ALIGN = 64
 
 Bytes = npt.NDArray[np.uint8]
 Producer = Callable[[], Iterable[Bytes]]
-
-
-def aligned(size: int) -> int:
-    """Return the size rounded up so that the next storage starts a burst."""
-    return -(-size // ALIGN) * ALIGN
 
 
 @dataclass

@@ -9,8 +9,9 @@ import onnx_ir as ir
 from ..frontend.edit import shape_of
 from ..isa.program import Tap
 from ..isa.streams import Step, Stream
+from ..passes.layout import aligned
 from .boxes import divisor, ring
-from .code import Block, Builder, DoesNotFit, Pending, Semaphores, aligned, nest, window
+from .code import Block, Builder, DoesNotFit, Pending, Semaphores, nest, window
 from .context import Context, machine_dtype
 from .image import Sliding, as_image, as_value, border_copies, bordered
 from .moves import Copy, write_copy

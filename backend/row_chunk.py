@@ -13,9 +13,10 @@ from ..frontend.operators import OPERATORS
 from ..isa.fields import Value
 from ..isa.program import Tap
 from ..isa.streams import DTYPES, Step, Stream
+from ..passes.layout import aligned
 from ..passes.rows import operand
 from .boxes import Box, ring
-from .code import Builder, Pending, Semaphores, aligned, nest, normalised, window
+from .code import Builder, Pending, Semaphores, nest, normalised, window
 from .context import machine_dtype
 from .recipes import RECIPES, Operand
 from .transfers import bring, take

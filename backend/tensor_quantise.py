@@ -5,10 +5,11 @@ from __future__ import annotations
 from ..frontend.edit import shape_of
 from ..isa.program import Tap
 from ..isa.streams import Stream
+from ..passes.layout import aligned
 from ..passes.partition import Kernel
 from ..passes.rows import operand
 from .boxes import Box, boxes, cut, even_chunk, ring
-from .code import Block, Builder, Pending, Semaphores, aligned, nest, window
+from .code import Block, Builder, Pending, Semaphores, nest, window
 from .context import Context, machine_dtype
 from .image import Border, Sliding, as_image, as_value, border_copies, bordered
 from .moves import write_copy

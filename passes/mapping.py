@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from ..isa.instruction import Groups
 from .estimate import estimate
+from .layout import aligned
 from .pattern import DENSE, NM
 
 if TYPE_CHECKING:
@@ -30,10 +31,6 @@ DENSE_WORTH_TRYING = 0.7
 
 def _ceil(a: int, b: int) -> int:
     return -(-a // b)
-
-
-def _aligned(size: int) -> int:
-    return _ceil(size, 64) * 64
 
 
 @dataclass(frozen=True)
@@ -127,7 +124,7 @@ class Mapping:
     @property
     def group_bytes(self) -> int:
         """Bytes of one column group as they lie in DRAM: scales and biases, then the tiles step by step."""
-        return _aligned(self.scale_bytes) + _aligned(self.steps * self.step_bytes)
+        return aligned(self.scale_bytes) + aligned(self.steps * self.step_bytes)
 
     @property
     def slot_bytes(self) -> int:
@@ -136,10 +133,10 @@ class Mapping:
 
     def buffer_bytes(self, resident: bool) -> int:
         """Return the bytes of buffer that the mapping needs."""
-        rows = _aligned(self.resident_rows * self.k_padded) + _aligned(4 * self.resident_rows)
-        out = self.out_slots * _aligned(4 * self.vectors * self.columns)
-        scales = 2 * _aligned(self.scale_bytes) if self.by_step or resident else 0
-        weights = 0 if resident else self.weight_slots * _aligned(self.slot_bytes)
+        rows = aligned(self.resident_rows * self.k_padded) + aligned(4 * self.resident_rows)
+        out = self.out_slots * aligned(4 * self.vectors * self.columns)
+        scales = 2 * aligned(self.scale_bytes) if self.by_step or resident else 0
+        weights = 0 if resident else self.weight_slots * aligned(self.slot_bytes)
         return rows + out + scales + weights + RESERVED
 
 

@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flexc.backend.memory import ALIGN, ConstImage, Lifetime, aligned, allocate
+from flexc.backend.memory import ConstImage, Lifetime, allocate
 from flexc.backend.views import Storage
+from flexc.passes.layout import ALIGN, aligned
 
 LIFETIMES = st.lists(st.tuples(st.integers(1, 1000), st.integers(0, 12), st.integers(0, 6)), max_size=12)
 

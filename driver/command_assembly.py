@@ -8,8 +8,8 @@ from argparse import Namespace
 from pathlib import Path
 
 from flexc.files import write_lines
-from flexc.isa.assembler import assemble, assemble_file
-from flexc.isa.disassembler import Options, disassemble
+from flexc.isa.assembly.assembler import assemble, assemble_file
+from flexc.isa.assembly.disassembler import Options, disassemble
 from flexc.isa.errors import FlexcError, UsageError
 from flexc.isa.object_file import load, save
 

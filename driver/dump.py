@@ -41,7 +41,7 @@ class Dump:
         """Write where each node runs, as text and as JSON, and the assembly listing."""
         if self.folder is None:
             return
-        from flexc.isa.disassembler import Options, disassemble
+        from flexc.isa.assembly.disassembler import Options, disassemble
         from flexc.isa.instruction import WORD_BYTES
         from flexc.report import compile_report, node_rows, plain_report
 

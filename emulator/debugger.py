@@ -12,7 +12,7 @@ from typing import Any, TextIO, TypeAlias
 
 import numpy.typing as npt
 
-from ..isa.disassembler import quoted_label
+from ..isa.assembly.disassembler import quoted_label
 from ..isa.errors import FlexcError, did_you_mean
 from ..isa.fields import parse_integer
 from ..isa.program import Program

@@ -9,13 +9,13 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import numpy.typing as npt
 
+from ..isa.assembly.source import describe_groups
 from ..isa.errors import FlexcError, did_you_mean
 from ..isa.fields import parse_integer
 from ..isa.instruction import ENGINES, Groups, Instr
 from ..isa.program import Program, Tensor
-from ..isa.source import describe_groups
+from ..isa.registers import changed, stream_of
 from ..isa.streams import DTYPES, SPACES, Stream
-from ..isa.verifier_state import changed, stream_of
 from .array import FastArray
 from .cells import Site, WeightCache, unpack_indices
 from .engines import Engines

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import islice
 
-from ..isa.disassembler import format_instruction
+from ..isa.assembly.disassembler import format_instruction
 from ..isa.instruction import LEVELS
 from ..isa.program import Program
 from .stepping import Clock, Executed, in_order

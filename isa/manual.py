@@ -150,7 +150,7 @@ def section_table() -> str:
 
 def directive_table() -> str:
     """Return, as Markdown, the directives of the assembly language."""
-    from .directives import DIRECTIVES
+    from .assembly.directives import DIRECTIVES
 
     rows = [(f"`{each.syntax}`".replace("|", "\\|"), each.doc) for each in DIRECTIVES]
     return _table(("directive", "meaning"), rows)

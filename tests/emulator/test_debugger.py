@@ -14,7 +14,7 @@ from flexc.emulator.debugger import COMMANDS, Debugger, lines_of
 from flexc.emulator.run import Tensors, run
 from flexc.emulator.timing import time_program
 from flexc.emulator.trace import trace_instructions
-from flexc.isa.assembler import assemble, assemble_file
+from flexc.isa.assembly.assembler import assemble, assemble_file
 from flexc.isa.encoding import instr
 from flexc.isa.errors import FlexcError
 from flexc.isa.program import Program

@@ -12,8 +12,8 @@ import pytest
 from flexc.emulator.run import run
 from flexc.emulator.timing import time_program
 from flexc.emulator.trace import trace_instructions
-from flexc.isa.assembler import assemble, assemble_file
-from flexc.isa.disassembler import Options, disassemble
+from flexc.isa.assembly.assembler import assemble, assemble_file
+from flexc.isa.assembly.disassembler import Options, disassemble
 from flexc.isa.object_file import load, save
 from flexc.isa.program import Program
 from flexc.isa.verifier import verify

@@ -25,7 +25,7 @@ from flexc.emulator.memory import NUMPY_TYPES
 from flexc.emulator.run import Executor
 from flexc.emulator.timing import time_program
 from flexc.isa import container, object_file
-from flexc.isa.assembler import assemble
+from flexc.isa.assembly.assembler import assemble
 from flexc.isa.container import Content
 from flexc.isa.encoding import decode, encode, encode_all
 from flexc.isa.errors import FlexcError
@@ -33,7 +33,7 @@ from flexc.isa.instruction import OPCODE_BITS, Instr
 from flexc.isa.program import Program
 from flexc.isa.table import TABLE
 from flexc.isa.verifier import verify
-from flexc.isa.verifier_flow import Flow
+from flexc.isa.verifier.flow import Flow
 from flexc.isa.version import isa_digest
 from tests.isa.hazard_programs import random_program
 from tests.isa.refused import GOOD

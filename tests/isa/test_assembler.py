@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from flexc.isa.assembler import assemble, assemble_file
+from flexc.isa.assembly.assembler import assemble, assemble_file
 from flexc.isa.errors import FlexcError
 
 HEAD = ".target edge\n"

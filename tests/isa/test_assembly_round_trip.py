@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 
-from flexc.isa.assembler import assemble, assemble_file
-from flexc.isa.disassembler import Options, disassemble
+from flexc.isa.assembly.assembler import assemble, assemble_file
+from flexc.isa.assembly.disassembler import Options, disassemble
 from flexc.isa.encoding import instr
 from flexc.isa.errors import FlexcError
 from flexc.isa.object_file import load, save

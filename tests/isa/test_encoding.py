@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 
-from flexc.isa.assembler import assemble
-from flexc.isa.disassembler import format_instruction
+from flexc.isa.assembly.assembler import assemble
+from flexc.isa.assembly.disassembler import format_instruction
 from flexc.isa.encoding import decode, decode_all, encode, instr
 from flexc.isa.errors import FlexcError
 from flexc.isa.instruction import OPCODE_BITS, WORD_BITS, Instr

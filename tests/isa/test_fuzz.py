@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from flexc.isa import container, encoding, object_file, records
-from flexc.isa.assembler import assemble
+from flexc.isa.assembly.assembler import assemble
 from flexc.isa.errors import FlexcError
 from flexc.isa.version import isa_digest
 from tests.isa.fuzz_files import fuzz_files, fuzz_words

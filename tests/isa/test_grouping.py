@@ -6,12 +6,12 @@ from dataclasses import replace
 
 import pytest
 
-from flexc.isa.assembler import assemble
-from flexc.isa.disassembler import Options, disassemble
+from flexc.isa.assembly.assembler import assemble
+from flexc.isa.assembly.disassembler import Options, disassemble
+from flexc.isa.assembly.source import describe_groups
 from flexc.isa.encoding import instr
 from flexc.isa.errors import FlexcError
 from flexc.isa.machine import load_machine
-from flexc.isa.source import describe_groups
 
 EDGE = load_machine("edge")
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from flexc.isa.assembler import assemble
+from flexc.isa.assembly.assembler import assemble
 from flexc.isa.instruction import Instr
 from flexc.isa.program import Op, Program
 from flexc.isa.verifier import verify

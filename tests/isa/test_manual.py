@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from flexc.isa.assembler import assemble
-from flexc.isa.directives import BY_NAME
+from flexc.isa.assembly.assembler import assemble
+from flexc.isa.assembly.directives import BY_NAME
 from flexc.isa.errors import FlexcError
 from flexc.isa.manual import PAGES, PARTS, describe, overview, renewed
 from flexc.isa.table import TABLE

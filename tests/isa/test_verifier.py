@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from flexc.isa.assembler import assemble
+from flexc.isa.assembly.assembler import assemble
 from flexc.isa.errors import FlexcError
 from flexc.isa.machine import load_machine
 from flexc.isa.program import Op, Program, Segment, Tensor

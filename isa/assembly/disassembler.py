@@ -12,14 +12,14 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from ..container import Section
+from ..encoding import encode
+from ..instruction import WORD_BYTES, Instr
+from ..object_file import BLOB, CONSTANTS, SEGMENT, WEIGHTS, Kind, sections
+from ..program import Program, Tensor
+from ..records import dump, to_record
+from ..version import ISA_VERSION
 from . import source
-from .container import Section
-from .encoding import encode
-from .instruction import WORD_BYTES, Instr
-from .object_file import BLOB, CONSTANTS, SEGMENT, WEIGHTS, Kind, sections
-from .program import Program, Tensor
-from .records import dump, to_record
-from .version import ISA_VERSION
 
 Bytes = npt.NDArray[np.uint8]
 

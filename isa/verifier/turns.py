@@ -5,7 +5,7 @@ them, as the body gives and takes the same tokens every time: the w-th wait of a
 many turns before. And what comes before a turn also comes before all later ones, by the order of its engine. So a loop
 of N turns is followed as one of M: whatever is ordered there is ordered in the loop itself, where turn t of the M
 stands for the turns t, t + P, .. t + N - M. P is the period after which all rings are back in place, and N - M a
-multiple of it, so that places in rings are exact; other addresses are ranges (see :mod:`.verifier_pairs`).
+multiple of it, so that places in rings are exact; other addresses are ranges (see :mod:`.pairs`).
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from dataclasses import dataclass, field
 from math import gcd, lcm
 from typing import TypeAlias
 
-from .instruction import ENGINES, Instr
-from .verifier_access import Access
-from .verifier_flow import Flow
+from ..instruction import ENGINES, Instr
+from .access import Access
+from .flow import Flow
 
 #: Rings of so many places, and combinations of rings that repeat after so many turns, are followed place by place.
 MOST_PLACES = 16

@@ -6,10 +6,10 @@ import math
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 
-from .machine import Machine
-from .program import Program, Tensor
-from .streams import DTYPES
-from .tensors import extent
+from ..machine import Machine
+from ..program import Program, Tensor
+from ..streams import DTYPES
+from ..tensors import extent
 
 #: Weight sets that stand for "without limit".
 _UNLIMITED_SETS = 1 << 20

@@ -1,7 +1,7 @@
 """Verifier, pairs: whether two accesses that nothing orders can meet, in any of the turns that they stand for.
 
 An access is followed in turn t of M of each loop around it and stands for the turns t, t + P, .. t + N - M of N
-(:mod:`.verifier_turns`). Two accesses in the same turn, or in turns not far apart, of one execution of a loop stand for
+(:mod:`.turns`). Two accesses in the same turn, or in turns not far apart, of one execution of a loop stand for
 all pairs of turns with that distance. In the first P and the last P turns they stand for all pairs that are farther
 apart, too. In different executions of a loop, or where only one of them is inside, the first turns stand for
 themselves, the last for the last ones, and those between for all others.
@@ -11,9 +11,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .verifier_access import Access
-from .verifier_overlap import Term, reaches
-from .verifier_turns import Turn
+from .access import Access
+from .overlap import Term, reaches
+from .turns import Turn
 
 #: The loops around, the outermost first, and the turn of each.
 Frames = tuple[tuple[Turn, int], ...]

@@ -7,17 +7,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+from ..errors import FlexcError
+from ..program import Debug, Op, Program, Segment, Tap, Tensor
+from ..tensors import extent
 from .data import Data, joined
-from .errors import FlexcError
 from .expressions import Symbols
-from .program import Debug, Op, Program, Segment, Tap, Tensor
-from .tensors import extent
 
 Each = TypeVar("Each", Op, Tap)
 
 if TYPE_CHECKING:
-    from .instruction import Instr
-    from .machine import Machine
+    from ..instruction import Instr
+    from ..machine import Machine
 
 
 @dataclass

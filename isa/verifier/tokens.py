@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from .verifier_flow import Flow
+from .flow import Flow
 
 
 @dataclass

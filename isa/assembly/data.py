@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from .container import pieces
-from .errors import FlexcError
-from .streams import DTYPES
+from ..container import pieces
+from ..errors import FlexcError
+from ..streams import DTYPES
 
 Bytes = npt.NDArray[np.uint8]
 

@@ -9,15 +9,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
-from .instruction import Groups, Instr
-from .program import Program
-from .streams import Step, Stream
-from .tensors import extent
-from .verifier_access import Access, access_of_tensor
-from .verifier_checks import Checks
-from .verifier_flow import Flow, Loop
-from .verifier_memory import Written
-from .verifier_operands import group_problems
+from ..instruction import Groups, Instr
+from ..program import Program
+from ..registers import changed, groups_of, stream_of
+from ..streams import Stream
+from ..tensors import extent
+from .access import Access, access_of_tensor
+from .checks import Checks
+from .flow import Flow, Loop
+from .memory import Written
+from .operands import group_problems
 
 Problem = tuple[int, str]
 _ROUNDS = 4
@@ -209,22 +210,3 @@ class _Walker:
         for other in self.loaded.values():
             other.remove(low, high)
         self.loaded.setdefault(groups, Written()).add(low, high)
-
-
-def stream_of(instruction: Instr) -> Stream:
-    """Return the stream that a ``stream`` instruction sets."""
-    word, whole = instruction.word, instruction.integer
-    return Stream.dense(word("space"), word("dtype"), whole("base"), whole("rows"), whole("cols"))
-
-
-def changed(stream: Stream, instruction: Instr) -> Stream:
-    """Return a stream as ``pitch`` or ``step`` changes it."""
-    if instruction.mnemonic == "pitch":
-        return stream.with_pitch(instruction.integer("row"), instruction.integer("col"))
-    return stream.with_step(Step(instruction.integer("level"), instruction.integer("by"), instruction.integer("mod")))
-
-
-def groups_of(instruction: Instr) -> Groups:
-    """Return the state that a ``groups`` instruction sets."""
-    whole, word = instruction.integer, instruction.word
-    return Groups(whole("n"), whole("m"), whole("blocks"), whole("index"), word("packing"), word("select"))

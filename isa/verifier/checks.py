@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from .instruction import Groups, Instr
-from .program import Program
-from .streams import Step, Stream
-from .verifier_access import Access, access_of
-from .verifier_flow import Loop
-from .verifier_memory import sizes
-from .verifier_operands import Context, operand_problems
+from ..instruction import Groups, Instr
+from ..program import Program
+from ..streams import Step, Stream
+from .access import Access, access_of
+from .flow import Loop
+from .memory import sizes
+from .operands import Context, operand_problems
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ import json
 import re
 from dataclasses import dataclass
 
-from .errors import FlexcError
+from ..errors import FlexcError
 
 #: What a listing puts before an instruction: its offset and its bytes. Ignored on input.
 _LISTED = re.compile(r"\s*0[0-9a-f]{7,}:(?:\s+(?:[0-9a-f]{8}\s+){3}[0-9a-f]{8})?(?=\s|$)")

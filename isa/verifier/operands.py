@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
-from .instruction import Groups, Instr
-from .machine import Machine
-from .streams import Stream
+from ..instruction import Groups, Instr
+from ..machine import Machine
+from ..streams import Stream
 
 Streams = Mapping[str, Stream]
 

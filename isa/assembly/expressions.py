@@ -7,13 +7,13 @@ import operator
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, TypeAlias
 
-from .errors import did_you_mean
-from .fields import parse_integer
+from ..errors import did_you_mean
+from ..fields import parse_integer
 from .lines import read_text
 from .shapes import Atom, Node, Operation, SyntaxFault
 
 if TYPE_CHECKING:
-    from .machine import Machine
+    from ..machine import Machine
 
 Number: TypeAlias = int | float
 

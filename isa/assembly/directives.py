@@ -10,16 +10,16 @@ from dataclasses import MISSING, dataclass, fields, replace
 
 import numpy as np
 
+from ..errors import FlexcError
+from ..machine import Machine, load_machine
+from ..object_file import machine_from
+from ..program import Op, Tap, Tensor
+from ..streams import DTYPES
+from ..version import ISA_VERSION
 from .arguments import Arguments
 from .data import Data, bits, file_bytes, numbers
 from .draft import Draft, DraftSegment
-from .errors import FlexcError
-from .machine import Machine, load_machine
-from .object_file import machine_from
-from .program import Op, Tap, Tensor
 from .shapes import SyntaxFault
-from .streams import DTYPES
-from .version import ISA_VERSION
 
 Handler = Callable[[Draft, Arguments], None]
 Block = Callable[[Draft, list[str], str], None]

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from .fields import Field, OptionalStream, Register, Tokens
-from .instruction import Instr, Instruction
-from .machine import Machine
-from .program import Program
+from ..fields import Field, OptionalStream, Register, Tokens
+from ..instruction import Instr, Instruction
+from ..machine import Machine
+from ..program import Program
 
 #: A program may issue so many instructions at most: more would not end in sensible time.
 MOST_EXECUTED = 10**10

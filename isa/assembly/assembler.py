@@ -7,15 +7,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from ..errors import FlexcError, did_you_mean, raise_all
+from ..instruction import Instr
+from ..program import Program
 from . import lines
 from .arguments import Arguments
 from .data import Data
 from .directives import BY_NAME, Directive
 from .draft import Draft
-from .errors import FlexcError, did_you_mean, raise_all
-from .instruction import Instr
 from .lines import Line
-from .program import Program
 from .shapes import Shape, SyntaxFault, parse_shape
 from .statements import InstructionShape, match
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from .errors import FlexcError
+from ..errors import FlexcError
 
 
 class SyntaxFault(FlexcError):

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, is_dataclass
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
-from .errors import FlexcError, did_you_mean
+from ..errors import FlexcError, did_you_mean
+from ..records import from_record
 from .expressions import Symbols, evaluate
 from .lines import read_text
-from .records import from_record
 from .shapes import Atom, Keyword, Node, Object, Operation, Sequence, Shape, SyntaxFault
 
 Record = TypeVar("Record")

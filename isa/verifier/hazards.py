@@ -12,9 +12,9 @@ What orders two instructions, in the order of the program:
 The queues' finite depth and the issue order are not relied on, nor is any duration: a program proved here is right on
 a machine of any speed. The accumulators take the sums and the ``accum`` of the array in the order of its instructions.
 
-The code is followed once, loops as often as it takes to see all that can happen in them (:mod:`.verifier_turns`),
+The code is followed once, loops as often as it takes to see all that can happen in them (:mod:`.turns`),
 with a vector clock an engine: how much of every other engine's work is certain to be done. Each access is compared with
-those before it that are not (:mod:`.verifier_pairs`). Between two barriers outside loops nothing is left over, so code
+those before it that are not (:mod:`.pairs`). Between two barriers outside loops nothing is left over, so code
 is followed in stretches; one that is like another, but for addresses that cannot matter, is followed once.
 """
 
@@ -24,11 +24,11 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from .instruction import ENGINES
-from .verifier_access import Access
-from .verifier_flow import Flow
-from .verifier_pairs import Frames, Visit, meet, reach
-from .verifier_turns import FAMILY, SUMS, Barrier, Node, Turn, Uses, Work, build, net_tokens, shorten, size
+from ..instruction import ENGINES
+from .access import Access
+from .flow import Flow
+from .pairs import Frames, Visit, meet, reach
+from .turns import FAMILY, SUMS, Barrier, Node, Turn, Uses, Work, build, net_tokens, shorten, size
 
 #: Instructions and pairs of accesses that are followed in all; past this a program counts as not proved.
 MOST_FOLLOWED = 3_000_000

@@ -9,15 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from .errors import FlexcError, raise_all
-from .instruction import WORD_BYTES
-from .program import Program
-from .verifier_access import Access
-from .verifier_flow import Flow, flow_problems
-from .verifier_hazards import hazard_problems
-from .verifier_memory import tensor_problems
-from .verifier_state import state_problems
-from .verifier_tokens import token_problems
+from ..errors import FlexcError, raise_all
+from ..instruction import WORD_BYTES
+from ..program import Program
+from .access import Access
+from .flow import Flow, flow_problems
+from .hazards import hazard_problems
+from .memory import tensor_problems
+from .state import state_problems
+from .tokens import token_problems
 
 #: Problems reported before the rest is cut off.
 MOST_PROBLEMS = 100

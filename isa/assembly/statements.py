@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .errors import FlexcError, did_you_mean
+from ..errors import FlexcError, did_you_mean
+from ..fields import Field, Float32, Signed, Tokens, Unsigned, Value
+from ..instruction import Instr, Instruction
+from ..table import BY_MNEMONIC
 from .expressions import Symbols, evaluate
-from .fields import Field, Float32, Signed, Tokens, Unsigned, Value
-from .instruction import Instr, Instruction
 from .shapes import Atom, Node, Operation, Shape, SyntaxFault
-from .table import BY_MNEMONIC
 
 Numeric = (Unsigned, Signed, Float32)
 

@@ -6,10 +6,10 @@ from collections.abc import Mapping, Set
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from .program import Tensor
-from .streams import DTYPES, Stream
-from .verifier_flow import Loop
-from .verifier_overlap import Term
+from ..program import Tensor
+from ..streams import DTYPES, Stream
+from .flow import Loop
+from .overlap import Term
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,13 +8,13 @@ from collections import defaultdict
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from .errors import FlexcError, did_you_mean
-from .instruction import WORD_BYTES, Instr
-from .program import Op, Program
-from .tensors import extent
+from ..errors import FlexcError, did_you_mean
+from ..instruction import WORD_BYTES, Instr
+from ..program import Op, Program
+from ..tensors import extent
 
 if TYPE_CHECKING:
-    from .machine import Machine
+    from ..machine import Machine
 
 _INSTRUCTION = re.compile(r"((?:[0-9a-f]{8,}: (?:[0-9a-f]{8} ){3}[0-9a-f]{8})?\s+)(\w+)(.*?)(  ; .*)?$")
 _GREEN, _CYAN, _MAGENTA, _YELLOW, _DIM, _PLAIN = (f"\033[{code}m" for code in (32, 36, 35, 33, 2, 0))

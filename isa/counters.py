@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from .durations import DRAM_SPACES, VectorRule, burst_bytes, picked_rows
+from .durations import DRAM_SPACES, VectorRule, burst_bytes, picked_rows, written_rows
 from .instruction import Counters, Operands
 from .streams import Stream
 
@@ -58,6 +58,13 @@ def gather(operands: Operands) -> Counters:
     """Bytes of the rows picked, of the indices and of what is written."""
     reads = [picked_rows(operands), operands.streams["index"]]
     target = operands.streams["dst"]
+    dram = [stream for stream in (*reads, target) if stream.space in DRAM_SPACES]
+    return _memory(reads, [target]) | {"dram_byte": sum(burst_bytes(each, operands.machine) for each in dram)}
+
+
+def scatter(operands: Operands) -> Counters:
+    """Bytes of the rows, of the indices and of what is written."""
+    reads, target = [operands.streams["src"], operands.streams["index"]], written_rows(operands)
     dram = [stream for stream in (*reads, target) if stream.space in DRAM_SPACES]
     return _memory(reads, [target]) | {"dram_byte": sum(burst_bytes(each, operands.machine) for each in dram)}
 

@@ -63,9 +63,25 @@ def gather(operands: Operands) -> Duration:
 
 def picked_rows(operands: Operands) -> Stream:
     """Return a stream with the size of what a gather reads of its table: as many separate rows as it writes."""
-    table, dst = operands.streams["table"], operands.streams["dst"]
+    return _rows_apart(operands.streams["table"], operands.streams["dst"].rows)
+
+
+def scatter(operands: Operands) -> Duration:
+    """A DMA transfer of the rows written, each a run of its own, and of the indices."""
+    streams = operands.streams
+    dram, buffer = _split([streams["src"], written_rows(operands), streams["index"]])
+    return transfer(dram, buffer, operands.machine)
+
+
+def written_rows(operands: Operands) -> Stream:
+    """Return a stream with the size of what a scatter writes: as many separate rows as its source has."""
+    return _rows_apart(operands.streams["dst"], operands.streams["src"].rows)
+
+
+def _rows_apart(table: Stream, rows: int) -> Stream:
+    """Return rows of a table that do not lie side by side."""
     apart = 2 * table.cols * table.itemsize
-    return Stream(table.space, table.dtype, table.base, dst.rows, table.cols, apart, table.itemsize)
+    return Stream(table.space, table.dtype, table.base, rows, table.cols, apart, table.itemsize)
 
 
 def load_weights(operands: Operands) -> Duration:

@@ -135,6 +135,19 @@ MOVES = (
         counters=counters.gather,
         timing="as copy; every row picked is a run of its own",
     ),
+    Instruction(
+        "scatter",
+        0x13,
+        "dma",
+        (DST, stream("src", "one row a row to write"), stream("index", "one index a row of src, i32 or i64"), CHANNEL),
+        "dst[index[i], :] = src[i, :], one row after the other, the rest of dst stays; a negative index counts from "
+        "the end, then it is clamped to dst.",
+        reads=("src", "index", "dst"),
+        writes=("dst",),
+        duration=durations.scatter,
+        counters=counters.scatter,
+        timing="as copy; every row written is a run of its own",
+    ),
 )
 
 ARRAY = (

@@ -124,6 +124,17 @@ def _gather(context: Context) -> Iterator[str]:
         yield f"index has {index.elements} elements for {dst.rows} rows of dst"
 
 
+def _scatter(context: Context) -> Iterator[str]:
+    dst, src, index = context["dst"], context["src"], context["index"]
+    yield from _typed(context, "index", "i32", "i64")
+    if src.dtype != dst.dtype:
+        yield f"src is {src.dtype} and dst {dst.dtype}: element types differ"
+    if src.cols != dst.cols:
+        yield f"src has {src.cols} columns and dst {dst.cols}"
+    if index.elements != src.rows:
+        yield f"index has {index.elements} elements for {src.rows} rows of src"
+
+
 def _cells(context: Context) -> Iterator[str]:
     stream, macros = context["cells"], context.machine.array.macros
     if stream.itemsize != 1 or stream.cols != 1 or (stream.rows > 1 and stream.row_pitch != 1):
@@ -209,6 +220,7 @@ def _vmm(context: Context) -> Iterator[str]:
 RULES: Mapping[str, Rule] = {
     "copy": _copy,
     "gather": _gather,
+    "scatter": _scatter,
     "ldw": _ldw,
     "lda": _lda,
     "mac": _mac,

@@ -250,3 +250,13 @@ def test_transposed_streams() -> None:
     inputs, outputs = [p.tensor("x", "f32", (3, 4), 0)], [p.tensor("y", "f32", (4, 3), 256)]
     x = np.random.default_rng(12).standard_normal((2, 3, 4)).astype(np.float32)
     same(run(p.program(code, inputs=inputs, outputs=outputs), {"x": x})["y"], x.transpose(0, 2, 1))
+
+
+def test_scatter_wraps_clamps_and_keeps_the_rest() -> None:
+    src = np.arange(2 * 4 * 3, dtype=np.float32).reshape(2, 4, 3) + 1
+    index = np.array([[[0], [-1], [9], [2]], [[1], [1], [-9], [2]]], np.int64)
+    result = execute("scatter", "f32", (5, 3), {"src": src, "index": index}, channel=0)
+    expected = np.zeros((2, 5, 3), np.float32)
+    expected[0, [0, 4, 2]] = src[0, [0, 2, 3]]  # rows 4 and 9 are one place: the later write stays
+    expected[1, [1, 0, 2]] = src[1, [1, 2, 3]]
+    same(result, expected)

@@ -77,6 +77,10 @@ VECTOR = """
         ("gather s0, s5, s3, ch0", "table is i8 and dst f32: element types differ"),
         ("gather s0, s4, s3, ch0", "table has 4 columns and dst 8"),
         ("gather s4, s7, s3, ch0", "index has 4 elements for 8 rows of dst"),
+        ("scatter s0, s0, s2, ch0", "index is f32; allowed: i32, i64"),
+        ("scatter s5, s0, s3, ch0", "src is f32 and dst i8: element types differ"),
+        ("scatter s0, s4, s3, ch0", "src has 4 columns and dst 8"),
+        ("scatter s0, s0, s7, ch0", "index has 16 elements for 4 rows of src"),
         ("copy s6, s3, ch0", "dst is in acc; allowed: const, dram, buf"),
     ],
 )

@@ -42,6 +42,7 @@ def inspect(arguments: Namespace) -> int:
         (each["role"], each["name"], each["dtype"], "x".join(map(str, each["shape"])), f"{each['address']:#x}")
         for each in report["tensors"]
     ]
+    facts += [("state", f"{each['input']} becomes {each['output']}, in place") for each in report["states"]]
     rows = [(each["kind"], str(each["count"]), size(each["bytes"]), each["doc"]) for each in report["sections"]]
     show(
         [
@@ -75,6 +76,7 @@ def inspection(path: Path, program: Program) -> dict[str, Any]:
         "sections": _sections(path),
         "tensors": [_tensor("input", each) for each in program.inputs]
         + [_tensor("output", each) for each in program.outputs],
+        "states": [{"input": state.input, "output": state.output} for state in program.states],
         "host_segments": [segment.name for segment in program.segments],
     }
 

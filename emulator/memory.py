@@ -13,6 +13,7 @@ from ..isa.instruction import LEVELS
 from ..isa.machine import Machine
 from ..isa.program import Program, Tensor
 from ..isa.streams import DTYPES, Step, Stream
+from ..isa.tensors import extent
 
 #: An operand of all windows: [windows, rows, columns]; operands in ``const`` have one window, which all share.
 Array: TypeAlias = npt.NDArray[Any]
@@ -52,21 +53,30 @@ def accumulator_bytes(machine: Machine) -> int:
 
 
 class Memories:
-    """``const`` once, and ``dram``, ``buf`` and ``acc`` for each of ``windows`` runs, all bytes zero at first."""
+    """``const`` once, and ``dram``, ``buf`` and ``acc`` for each of ``windows`` runs, all bytes zero at first.
 
-    def __init__(self, program: Program, windows: int) -> None:
+    ``dram`` may be given, [windows, bytes], to go on with what other programs of the same machine left there.
+    """
+
+    def __init__(self, program: Program, windows: int, dram: npt.NDArray[np.uint8] | None = None) -> None:
         self.windows = windows
+        self._resident = _resident(program)
         const = np.ascontiguousarray(program.const) if program.const.size else np.zeros(1, np.uint8)
         self.const: npt.NDArray[np.uint8] = const.reshape(1, -1).view()
         self.const.flags.writeable = False
-        self.dram = _zeros(windows, program.dram_bytes)
+        self.dram = _zeros(windows, program.dram_bytes) if dram is None else dram
         self.buf = _zeros(windows, program.machine.buffer.bytes)
         self.acc = _zeros(windows, accumulator_bytes(program.machine))
 
-    def clear(self) -> None:
-        """Set every byte that can be written to zero, so that a run never sees the one before."""
-        for memory in (self.dram, self.buf, self.acc):
+    def clear(self, *, keep_states: bool = False) -> None:
+        """Set every byte that can be written to zero, so that a run never sees the one before; but for its states."""
+        for memory in (self.buf, self.acc):
             memory.fill(0)
+        start = 0
+        for low, high in self._resident if keep_states else ():
+            self.dram[:, start:low] = 0
+            start = high
+        self.dram[:, start:] = 0
 
     def tensor(self, tensor: Tensor) -> Array:
         """Return the elements of a tensor, [windows, *shape].
@@ -104,6 +114,12 @@ class Memories:
             inner = "x".join(str(size) for size, _ in (*moves, *elements))
             what = f"{inner} {dtype} from {address:#x}, strides {[stride for _, stride in (*moves, *elements)]}"
             raise FlexcError(f"{what} lies outside {space}, which has {memory.shape[1]} bytes") from error
+
+
+def _resident(program: Program) -> list[tuple[int, int]]:
+    """Return the stretches of dram that states take, in the order of their addresses."""
+    states = {state.input for state in program.states}
+    return sorted(extent(each) for each in program.inputs if each.name in states)
 
 
 def _zeros(windows: int, size: int) -> npt.NDArray[np.uint8]:

@@ -41,20 +41,31 @@ class Executor:
         self._array = array
         self._binding = binding
         self._last: Binding | None = None
+        self._dram: npt.NDArray[np.uint8] | None = None
 
-    def run(self, feeds: Mapping[str, npt.NDArray[Any]], observer: Observer | None = None) -> Tensors:
+    def use(self, dram: npt.NDArray[np.uint8]) -> None:
+        """Run in this DRAM, [windows, bytes], from now on: programs that share it find each other's states there."""
+        if self._dram is not dram:
+            self._last, self._dram = None, dram
+
+    def run(
+        self, feeds: Mapping[str, npt.NDArray[Any]], observer: Observer | None = None, *, resume: bool = False
+    ) -> Tensors:
         """Run all windows of ``feeds`` at once; values are [windows, *shape] both ways.
+
+        A state that is not fed starts at zero; or, with ``resume``, as the last run of as many windows left it.
 
         Raises:
             FlexcError: an input is missing, unknown or of the wrong type or shape; an operand lies outside its memory;
                 a host segment fails.
         """
-        windows = _check_feeds(self.program.inputs, feeds)
+        windows = _check_feeds(self.program, feeds)
         binding = self._bound(windows) if self._plain(observer) else self._bind(windows, observer)
         memories = binding.memories
-        memories.clear()
+        memories.clear(keep_states=resume)
         for tensor in self.program.inputs:
-            np.copyto(memories.tensor(tensor), feeds[tensor.name])
+            if tensor.name in feeds:
+                np.copyto(memories.tensor(tensor), feeds[tensor.name])
         with np.errstate(all="ignore"), one_blas_thread():
             binding.run(self.tree.root)
         return {tensor.name: _output(memories, tensor) for tensor in self.program.outputs}
@@ -71,7 +82,7 @@ class Executor:
         return self._last
 
     def _bind(self, windows: int, observer: Observer | None) -> Binding:
-        memories = Memories(self.program, windows)
+        memories = Memories(self.program, windows, self._dram)
         return self._binding(self.program, memories, self._array(self._cache), self._host, observer)
 
 
@@ -85,16 +96,18 @@ def _output(memories: Memories, tensor: Tensor) -> npt.NDArray[Any]:
     return np.broadcast_to(values, (memories.windows, *tensor.shape)).copy()
 
 
-def _check_feeds(inputs: tuple[Tensor, ...], feeds: Mapping[str, npt.NDArray[Any]]) -> int:
+def _check_feeds(program: Program, feeds: Mapping[str, npt.NDArray[Any]]) -> int:
     """Return the number of windows that the feeds have, or raise FlexcError."""
-    names = [tensor.name for tensor in inputs]
+    names = [tensor.name for tensor in program.inputs]
+    states = {state.input for state in program.states}
     for name in feeds:
         if name not in names:
             raise FlexcError(f"the program has no input '{name}'", remedy=did_you_mean(name, names))
-    for tensor in inputs:
-        if tensor.name not in feeds:
+    for tensor in program.inputs:
+        if tensor.name in feeds:
+            _check_feed(tensor, feeds[tensor.name])
+        elif tensor.name not in states:
             raise FlexcError(f"input '{tensor.name}' is missing")
-        _check_feed(tensor, feeds[tensor.name])
     windows = {len(feed) for feed in feeds.values()}
     if len(windows) > 1:
         raise FlexcError(f"the inputs have different numbers of windows: {sorted(windows)}")

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 #: Not text, and damaged by every common way to mistake it for text (as in PNG).
 MAGIC = b"\x89FXC\r\n\x1a\n"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 SECTION_ALIGNMENT = 64
 PAGE = 4096
 CHUNK = 1 << 22

@@ -14,7 +14,7 @@ from .encoding import decode_all, encode_all
 from .errors import FlexcError
 from .instruction import Instr
 from .machine import Machine
-from .program import Debug, Program, Segment, Tensor
+from .program import Debug, Program, Segment, State, Tensor
 from .records import dump, from_record, parse, records, table, texts, to_record, whole
 from .version import isa_digest
 
@@ -37,7 +37,7 @@ class Kind:
 
 CODE = Kind(1, "code", "the instructions, 16 bytes each, as docs/isa.md lays them out")
 MACHINE = Kind(2, "machine", "the machine the code was made for: TOML text, UTF-8, nothing inherited")
-TENSORS = Kind(3, "tensors", "JSON: size of the DRAM, inputs, outputs, the tensors of every host segment")
+TENSORS = Kind(3, "tensors", "JSON: size of the DRAM, inputs, outputs, states, the tensors of every host segment")
 META = Kind(4, "meta", "JSON: object of texts, where the program came from")
 DEBUG = Kind(5, "debug", "JSON: ops, taps, tensors and labels; never needed to run")
 SEGMENT = Kind(6, "segment", "the ONNX model of a host segment, in the order that `tensors` lists them", several=True)
@@ -50,6 +50,7 @@ KINDS = (CODE, MACHINE, TENSORS, META, DEBUG, SEGMENT, WEIGHTS, CONSTANTS, BLOB)
 BY_NUMBER = {kind.number: kind for kind in KINDS}
 
 
+_TENSOR_KEYS = ("dram_bytes", "inputs", "outputs", "states", "segments")
 #: Bytes that a machine may take: all there is to say about one takes two thousand.
 _MOST_TOML = 1 << 16
 
@@ -112,6 +113,7 @@ def tensors_json(program: Program) -> bytes:
             "dram_bytes": program.dram_bytes,
             "inputs": to_record(program.inputs),
             "outputs": to_record(program.outputs),
+            "states": to_record(program.states),
             "segments": to_record(program.segments),
         }
     )
@@ -180,7 +182,7 @@ class _Reader:
 
     def program(self, *, check: bool) -> Program:
         """Return the program."""
-        tensors = table(self.json(TENSORS), self.at(TENSORS), ("dram_bytes", "inputs", "outputs", "segments"))
+        tensors = table(self.json(TENSORS), self.at(TENSORS), _TENSOR_KEYS)
         weights, constants = self.one(WEIGHTS), self.one(CONSTANTS)
         if constants.offset != weights.offset + weights.size:
             raise FlexcError("is damaged: its constants do not follow its weights", where=self.where)
@@ -196,6 +198,7 @@ class _Reader:
             inputs=records(Tensor, tensors["inputs"], f"{self.at(TENSORS)}.inputs"),
             outputs=records(Tensor, tensors["outputs"], f"{self.at(TENSORS)}.outputs"),
             segments=self.segments(tensors["segments"]),
+            states=records(State, tensors["states"], f"{self.at(TENSORS)}.states"),
             debug=self.debug(len(code)),
             meta=texts(self.json(META), self.at(META)),
             blobs=self.blobs(),

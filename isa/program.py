@@ -39,6 +39,18 @@ class Segment:
 
 
 @dataclass(frozen=True)
+class State:
+    """An input that stays in DRAM from run to run, and the output that says what it has become.
+
+    Both lie in the same place, with the same type, shape and strides: what one run leaves there is what the next one
+    finds. Before the first run its bytes are zero; a run may also be given another content.
+    """
+
+    input: str
+    output: str
+
+
+@dataclass(frozen=True)
 class Op:
     """A stretch of code, ``first`` to before ``last``, and the nodes of the graph that it carries out.
 
@@ -93,6 +105,7 @@ class Program:
 
     ``const`` is the content of the const memory (uint8): weights as the cells store them from address 0 to
     ``weight_bytes``, other constants after. ``blobs`` are named byte strings that only ``--check`` reads.
+    ``states`` are the inputs that a run may find as the run before left them.
     ``meta`` says in plain words where the program came from (source model, options, version).
     """
 
@@ -107,3 +120,4 @@ class Program:
     debug: Debug = field(default_factory=Debug)
     meta: Mapping[str, str] = field(default_factory=dict)
     blobs: Mapping[str, npt.NDArray[np.uint8]] = field(default_factory=dict)
+    states: tuple[State, ...] = ()

@@ -13,7 +13,7 @@ import numpy as np
 from ..errors import FlexcError
 from ..machine import Machine, load_machine
 from ..object_file import machine_from
-from ..program import Op, Tap, Tensor
+from ..program import Op, State, Tap, Tensor
 from ..streams import DTYPES
 from ..version import ISA_VERSION
 from .arguments import Arguments
@@ -176,6 +176,11 @@ def _make_tensor(args: Arguments, name: str) -> Tensor:
     return replace(tensor, strides=tuple(sizes))
 
 
+def _state(draft: Draft, args: Arguments) -> None:
+    args.only(2)
+    draft.states.append(State(args.text(0), args.text(1)))
+
+
 def _last_segment(draft: Draft) -> DraftSegment:
     if not draft.segments:
         raise FlexcError("no segment is open", remedy="write .segment NAME first")
@@ -232,6 +237,11 @@ DIRECTIVES = (
         f".input {_TENSOR}", "An input; its name is a symbol for its address.", lambda d, a: _tensor(d, a, d.inputs)
     ),
     Directive(f".output {_TENSOR}", "An output, likewise.", lambda d, a: _tensor(d, a, d.outputs)),
+    Directive(
+        ".state INPUT, OUTPUT",
+        "The input stays in memory from run to run; the output, in the same place, is what it has become.",
+        _state,
+    ),
     Directive(f".tensor {_TENSOR}", "Another tensor, for debugging, likewise.", lambda d, a: _tensor(d, a, d.tensors)),
     Directive(".segment NAME", "A host segment; the data that follow are its ONNX model.", _segment),
     Directive(

@@ -97,6 +97,8 @@ def _everything(program: Program, options: Options) -> Iterator[str]:
     for directive, tensors in (("input", program.inputs), ("output", program.outputs)):
         for tensor in tensors:
             yield tensor_line(directive, tensor)
+    for state in program.states:
+        yield f".state {quoted(state.input)}, {quoted(state.output)}"
     yield ""
     yield from _code(program, options, None)
     yield ""

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from ..errors import FlexcError
-from ..program import Debug, Op, Program, Segment, Tap, Tensor
+from ..program import Debug, Op, Program, Segment, State, Tap, Tensor
 from ..tensors import extent
 from .data import Data, joined
 from .expressions import Symbols
@@ -34,6 +34,7 @@ class Draft:
     dram_bytes: int | None = None
     inputs: list[Tensor] = field(default_factory=list)
     outputs: list[Tensor] = field(default_factory=list)
+    states: list[State] = field(default_factory=list)
     tensors: list[Tensor] = field(default_factory=list)
     segments: list[DraftSegment] = field(default_factory=list)
     blobs: dict[str, Data] = field(default_factory=dict)
@@ -77,6 +78,7 @@ class Draft:
             inputs=tuple(self.inputs),
             outputs=tuple(self.outputs),
             segments=tuple(each.finish() for each in self.segments),
+            states=tuple(self.states),
             debug=Debug(
                 _ordered(self.ops), _ordered(self.taps), tuple(self.tensors), dict(sorted(self.labels.items()))
             ),

@@ -17,6 +17,7 @@ from .flow import Flow, flow_problems
 from .hazards import hazard_problems
 from .memory import tensor_problems
 from .state import state_problems
+from .states import persistence_problems
 from .tokens import token_problems
 
 #: Problems reported before the rest is cut off.
@@ -58,7 +59,7 @@ def _simple_problems(
     flow: Flow, program: Program, uses: dict[int, dict[Access, None]]
 ) -> Iterator[tuple[int | None, str]]:
     """Yield what is wrong with single instructions, loops and tensors; note what every instruction touches."""
-    basis = [*tensor_problems(program), *flow_problems(flow, program)]
+    basis = [*tensor_problems(program), *persistence_problems(program), *flow_problems(flow, program)]
     yield from basis
     if basis:
         return  # what follows needs loops that match, and tensors that are where they say

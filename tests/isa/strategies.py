@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from flexc.isa.fields import Choice, Field, Float32, OptionalStream, Register, Signed, Tokens, Unsigned, Value
 from flexc.isa.instruction import Instr
 from flexc.isa.machine import load_machine
-from flexc.isa.program import Debug, Op, Program, Segment, Tap, Tensor
+from flexc.isa.program import Debug, Op, Program, Segment, State, Tap, Tensor
 from flexc.isa.streams import DTYPES, Step
 from flexc.isa.table import TABLE
 
@@ -101,4 +101,5 @@ def programs(draw: st.DrawFn) -> Program:
         debug=draw(debugs(len(code))),
         meta=draw(st.dictionaries(NAMES, NAMES, max_size=2)),
         blobs=blobs,
+        states=tuple(State(draw(NAMES), draw(NAMES)) for _ in range(draw(st.integers(0, 2)))),
     )

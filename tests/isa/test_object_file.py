@@ -145,7 +145,7 @@ def header_with(data: bytes, offset: int, value: bytes) -> bytes:
 
 def test_another_format_version_is_refused(file: Path) -> None:
     message = refusal(file, header_with(file.read_bytes(), 8, struct.pack("<I", 7)))
-    assert message == "has version 7 of the file format; this flexc reads version 1"
+    assert message == "has version 7 of the file format; this flexc reads version 2"
 
 
 def test_another_instruction_set_is_refused(file: Path) -> None:
@@ -189,15 +189,15 @@ BAD_SECTIONS = [
     (object_file.DEBUG, b'{"ops":[{}]}', "field 'name' is missing"),
     (object_file.DEBUG, b'{"labels":{"x":"y"}}', "'x' is no number with a text"),
     (object_file.DEBUG, b'{"labels":{"99":"y"}}', "label 'y' is of instruction 99"),
-    (object_file.TENSORS, b"{}", "is not an object with exactly dram_bytes, inputs, outputs, segments"),
+    (object_file.TENSORS, b"{}", "is not an object with exactly dram_bytes, inputs, outputs, states, segments"),
     (
         object_file.TENSORS,
-        b'{"dram_bytes":1e3,"inputs":[],"outputs":[],"segments":[{"name":"s"}]}',
+        b'{"dram_bytes":1e3,"inputs":[],"outputs":[],"states":[],"segments":[{"name":"s"}]}',
         "is a number where a whole number belongs",
     ),
     (
         object_file.TENSORS,
-        b'{"dram_bytes":1,"inputs":[],"outputs":[],"segments":[]}',
+        b'{"dram_bytes":1,"inputs":[],"outputs":[],"states":[],"segments":[]}',
         "does not list the 1 host segments of the file",
     ),
 ]

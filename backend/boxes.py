@@ -35,6 +35,24 @@ class Box:
         return total
 
 
+def over(box: Box, loops: Sequence[Loop], limit: int = 0) -> list[Loop]:
+    """Return the loops of a box (or one of one turn) saying which rows or elements of the value they work on.
+
+    ``limit``: how many there are in all. What nested loops add to the first row or element adds up.
+    """
+    size = box.rows if box.row_strides[-1] == 1 and not box.cols else 0
+    if box.cols and box.col_strides[-1] == 1:
+        size = box.cols * (box.rows if box.rows == 1 or box.row_strides[-1] == box.cols else 0)
+    named: list[Loop] = []
+    unit = "elements" if box.cols else "rows"
+    start = box.offset[-1]
+    for loop, (count, strides) in zip(reversed(loops), reversed(box.loops), strict=True):
+        size = size if strides[-1] == size else 0
+        named.append(loop.over("chunk", unit, size, step=strides[-1], start=start, limit=limit))
+        size, start = size * count, 0
+    return named[::-1] or [Loop(1, None).over("chunk", unit, size, start=start, limit=limit)]
+
+
 def _scaled(strides: Strides, factor: int) -> Strides:
     return tuple(stride * factor for stride in strides)
 

@@ -10,7 +10,7 @@ from ..isa.encoding import instr
 from ..isa.fields import Value
 from ..isa.instruction import LEVELS, STREAMS, Instr
 from ..isa.machine import Machine
-from ..isa.program import Op, Tap
+from ..isa.program import Op, Tap, Tile
 from ..isa.streams import DTYPES, Step, Stream
 from ..passes.layout import aligned
 
@@ -21,10 +21,23 @@ class DoesNotFit(Exception):
 
 @dataclass(frozen=True)
 class Loop:
-    """A loop of a kernel: ``level`` is its counter; a loop of one iteration has none and costs nothing."""
+    """A loop of a kernel: ``level`` is its counter; a loop of one iteration has none and costs nothing.
+
+    ``tile`` says what it goes over, for listings.
+    """
 
     count: int
     level: int | None
+    tile: Tile | None = None
+
+    def over(self, what: str, unit: str, size: int, *, step: int | None = None, start: int = 0, limit: int = 0) -> Loop:
+        """Return the loop, saying which ``unit`` of a kernel each iteration works on; see :class:`..isa.program.Tile`.
+
+        Iterations follow one another without gaps where no ``step`` is given.
+        """
+        step = size if step is None else step
+        step = step if self.count > 1 else 0
+        return replace(self, tile=Tile(0, what, self.count, unit, size, step, start, limit))
 
     def step(self, by: int, mod: int = 0) -> list[Step]:
         """Return the step of a stream that moves ``by`` bytes an iteration, if it moves at all."""
@@ -110,6 +123,7 @@ class Builder:
         self.code: list[Instr] = []
         self.ops: list[Op] = []
         self.taps: list[Tap] = []
+        self.tiles: list[Tile] = []
         self.begin_kernel()
 
     def begin_kernel(self) -> None:
@@ -184,7 +198,10 @@ class Builder:
                 registers = {name: self.stream(stream) for name, stream in item.streams.items()}
                 pc = self.emit(item.mnemonic, **registers, **item.values)
                 self.taps += [replace(tap, pc=pc) for tap in item.taps]
-            elif item.loop.level is None:
+                continue
+            if item.loop.tile is not None:
+                self.tiles.append(replace(item.loop.tile, pc=len(self.code)))
+            if item.loop.level is None:
                 self._write(item.body)
             else:
                 self.emit("loop", level=item.loop.level, count=item.loop.count)

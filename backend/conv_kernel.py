@@ -125,7 +125,8 @@ class ConvKernel:
         address = self.result.address + box.start * pitch
         result = Result("dram", address, pitch, 4 * self.parts.columns, self._taps(box.start))
         scales = window("dram", "f32", self.scale.address, (1, 1))
-        return Job(box.mapping, box.blocks, self.parts.count, box.weights.address, result, scales, 0, box.unit, fetch)
+        parts, weights = self.parts.count, box.weights.address
+        return Job(box.mapping, box.blocks, parts, box.start, weights, result, scales, 0, box.unit, fetch)
 
     def _taps(self, start: int) -> tuple[Tap, ...]:
         return output_taps(self.chain, start, 1, self.sliding.out[0] * self.sliding.out[1])
@@ -138,6 +139,9 @@ class ConvKernel:
         joined = sliding.dilations[1] == 1 and channels == image.shape[2] and by_pixel == channels
         rows = mapping.resident_rows // pixels
         down, kernel_row, kernel_col = builder.loops(rows, sliding.kernel[0], 1 if joined else sliding.kernel[1])
+        down = down.over("row of pixels", "rows of the block", 1)
+        kernel_row = kernel_row.over("kernel row", "kernel rows", 1)
+        kernel_col = kernel_col.over("kernel column", "kernel columns", sliding.kernel[1] if joined else 1)
         first = box.start // pixels * sliding.strides[0] - sliding.border.top
         base = image.address + first * by_row - sliding.border.left * by_pixel
         moves = part.step(channels) + block.step(rows * sliding.strides[0] * by_row)

@@ -33,11 +33,15 @@ class Result:
 
 @dataclass(frozen=True)
 class Job:
-    """One box of a linear: ``blocks`` x mapping.resident_rows vectors, ``parts`` linears side by side (grouped)."""
+    """One box of a linear: ``blocks`` x mapping.resident_rows vectors, the first of them vector ``first``.
+
+    ``parts`` linears lie side by side (grouped).
+    """
 
     mapping: Mapping
     blocks: int
     parts: int
+    first: int
     weights: int
     result: Result
     scales: Stream
@@ -53,10 +57,16 @@ class LinearBody:
     def __init__(self, job: Job, builder: Builder) -> None:
         self.job, self.mapping, self.builder = job, job.mapping, builder
         self.machine = builder.machine
-        self.part, self.block, self.group = builder.loops(job.parts, job.blocks, job.mapping.col_groups)
+        mapping, shape = job.mapping, job.mapping.shape
+        part, block, group = builder.loops(job.parts, job.blocks, mapping.col_groups)
+        self.part = part.over("part", "columns", shape.n, limit=job.parts * shape.n) if job.parts > 1 else part
+        rows, first = mapping.resident_rows, job.first
+        self.block = block.over("block of vectors", "vectors", rows, start=first, limit=shape.rows)
+        self.group = group.over("column group", "columns", mapping.columns, limit=shape.n)
         self.outer = [self.part, self.block, self.group]
         # Rings count the iterations of a level, so no other loop may use these two: the runs share them, in turn.
-        self.piece, self.step = builder.loops(job.mapping.runs[0].count, job.mapping.steps)
+        self.piece, step = builder.loops(mapping.runs[0].count, mapping.steps)
+        self.step = step.over("K step", "K", mapping.slices * mapping.depth, limit=shape.k)
         self.resident = job.resident_unit is not None
         self.rows_at = builder.buffer(job.mapping.resident_rows * job.mapping.k_padded)
         self.sx_at = builder.buffer(4 * job.mapping.resident_rows)
@@ -135,7 +145,9 @@ class LinearBody:
     def _pieces(self, run: Run) -> Tree:
         """Return the loop over the pieces of a run."""
         mapping = self.mapping
-        piece = Loop(run.count, self.piece.level)
+        piece = Loop(run.count, self.piece.level).over(
+            "piece", "vectors of the block", run.size, step=run.step, start=run.start, limit=mapping.resident_rows
+        )
         code: Tree = [_sync("array").wait(_empty("acc", mapping.acc_slots))]
         code += nest([self.step], self._step(run, piece))
         acc = self._acc(run, piece, 0, mapping.columns)

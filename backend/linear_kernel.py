@@ -216,9 +216,8 @@ class LinearKernel:
         scales = window("dram", "f32", self.scales.address + 4 * box.start, (mapping.resident_rows, 1))
         row_pitch = self.result.strides[0]
         result = Result("dram", self.result.address + box.start * row_pitch, row_pitch, 0, self._taps(box.start))
-        return Job(
-            mapping, box.blocks, 1, box.weights.address, result, scales, 4 * mapping.resident_rows, box.unit, fetch
-        )
+        weights, by_block = box.weights.address, 4 * mapping.resident_rows
+        return Job(mapping, box.blocks, 1, box.start, weights, result, scales, by_block, box.unit, fetch)
 
     def _taps(self, start: int) -> tuple[Tap, ...]:
         return output_taps(self.chain, start * self.shape.n, self.shape.n, 1)
@@ -240,6 +239,8 @@ def emit_resident(builder: Builder, cells: CellAllocator) -> None:
         mapping, macros = tiles.mapping, builder.machine.array.macros
         builder.write(groups_code(mapping, builder.machine))
         loops = builder.loops(tiles.parts * mapping.col_groups, mapping.steps)
+        loops[0] = loops[0].over("column group", "columns", mapping.columns)
+        loops[1] = loops[1].over("K step", "K", mapping.slices * mapping.depth, limit=mapping.shape.k)
         used = mapping.slices * mapping.macros
         target = window(
             "cells", "u8", tiles.unit, (used, 1), None, loops[0].step(mapping.steps * macros) + loops[1].step(macros)

@@ -85,7 +85,12 @@ class Compiler:
             inputs=tuple(tensor_of(str(value.name), self.context.views[value]) for value in graph.inputs),
             outputs=tuple(tensor_of(str(value.name), self.context.views[value]) for value in graph.outputs),
             segments=self._segments(),
-            debug=Debug(ops=tuple(builder.ops), taps=tuple(builder.taps), tensors=tuple(self.written)),
+            debug=Debug(
+                ops=tuple(builder.ops),
+                taps=tuple(builder.taps),
+                tiles=tuple(builder.tiles),
+                tensors=tuple(self.written),
+            ),
         )
 
     def _keep_interface(self, end: int) -> None:

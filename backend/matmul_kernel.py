@@ -62,7 +62,13 @@ class MatMulKernel:
         views = (self.left, self.right, self.out)
         batch = collapse(self.out.shape[:-2], [*(view.strides[:-2] for view in views), logical[:-2]])
         loops = builder.loops(*(size for size, _ in batch), self.out.shape[-1] // self.cols, count)
-        outer, col, row = loops[:-2], loops[-2], loops[-1]
+        matrix = self.out.shape[-2] * self.out.shape[-1]
+        outer = [
+            loop.over("matrix", "matrices", 1 if own[3] == matrix else 0, step=own[3] // matrix)
+            for loop, (_, own) in zip(loops[:-2], batch, strict=True)
+        ]
+        col = loops[-2].over("column group", "columns", self.cols, limit=self.out.shape[-1])
+        row = loops[-1].over("chunk", "rows", rows, start=start, limit=self.out.shape[-2])
         turning = ring(loops)
         steps = [
             [step for loop, (_, own) in zip(outer, batch, strict=True) for step in loop.step(own[i])] for i in range(4)

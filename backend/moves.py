@@ -44,7 +44,11 @@ def write_copy(builder: Builder, source: View, target: View) -> None:
     while len(inner) < 2:
         inner = [(1, (0, 0)), *inner]
     (rows, by_row), (cols, by_col) = inner
-    loops = builder.loops(*(size for size, _ in dims[:-2]))
+    size = rows * cols if (by_row[1], by_col[1]) == (cols * target.itemsize, target.itemsize) else 0
+    loops = [
+        loop.over("chunk", "elements of the result's place", size, step=own[1] // target.itemsize)
+        for loop, (_, own) in zip(builder.loops(*(size for size, _ in dims[:-2])), dims[:-2], strict=True)
+    ]
     ends = []
     for place, view in enumerate((source, target)):
         steps = [step for loop, (_, own) in zip(loops, dims[:-2], strict=True) for step in loop.step(own[place])]

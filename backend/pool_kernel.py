@@ -75,6 +75,9 @@ class PoolKernel:
         channels, pixels = self.channels, self.sliding.out[1]
         width = self.image.shape[1]
         group, row, line = builder.loops(self.image.shape[2] // channels, self.sliding.out[0], self.reach)
+        group = group.over("channel group", "channels", channels, limit=self.image.shape[2])
+        row = row.over("output row", "rows", 1, limit=self.sliding.out[0])
+        line = line.over("window row", "lines of the window", 1)
         turning = ring([group, row])
         a_line = 4 * width * channels
         held_at = builder.buffer(self.reach * a_line, 2 if turning else 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -15,7 +16,7 @@ from ..isa.program import Tap
 from ..isa.streams import DTYPES, Step, Stream
 from ..passes.layout import aligned
 from ..passes.rows import operand
-from .boxes import Box, ring
+from .boxes import Box, over, ring
 from .code import Builder, Pending, Semaphores, nest, normalised, window
 from .context import machine_dtype
 from .recipes import RECIPES, Operand
@@ -59,7 +60,7 @@ class RowChunk:
             sync = Pending("sync", {}, {"engine": "vector"}).wait(Semaphores.IN_FULL)
             self.builder.write([*first, sync])
         self._overlap(loads, stores)
-        self.builder.write(nest(self.loops, [*loads, *self.code, *stores]))
+        self.builder.write(nest(over(self.box, self.loops, self._total()), [*loads, *self.code, *stores]))
 
     def _overlap(self, loads: list[Pending], stores: list[Pending]) -> None:
         if loads:
@@ -71,6 +72,11 @@ class RowChunk:
         self.code[-1].post(Semaphores.OUT_FULL)
         stores[0].wait(Semaphores.OUT_FULL)
         stores[-1].post(Semaphores.EMPTY["out"][1])
+
+    def _total(self) -> int:
+        """Return the rows, or where columns are cut too the elements, of the value in all."""
+        rows = math.prod(self.kernel.rows)
+        return rows * next(iter(self.kernel.forms.values())).cols if self.box.cols else rows
 
     def _moves(self, access: Access) -> bool:
         place = self.place[id(access)]

@@ -99,7 +99,8 @@ class TensorQuantiseKernel:
         ]
         before: Tree = [Pending("vfill", {"dst": running}, {"imm": 0.0})] if first else []
         after = self._finish(running, scale) if last else []
-        builder.write([*before, *nest(loops, body), *after])
+        chunks = [loop.over("chunk", "", 0) for loop in loops]
+        builder.write([*before, *nest(chunks, body), *after])
 
     def _finish(self, running: Stream, scale: Stream) -> Tree:
         """Return the code that makes the scale of the running maxima and takes it away."""
@@ -128,6 +129,8 @@ class TensorQuantiseKernel:
         _, scale = self._peaks(builder)
         height, width, channels = self.image.shape
         row, chunk = builder.loops(height, chunks)
+        row = row.over("row of pixels", "rows", 1, limit=height)
+        chunk = chunk.over("chunk", "pixels of the row", pixels, start=start, limit=width)
         turning = ring([row, chunk])
 
         def side(view: View) -> Stream:

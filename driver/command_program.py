@@ -37,7 +37,10 @@ def inspect(arguments: Namespace) -> int:
         return 0
     facts = [("file", f"{path}, {size(report['file_bytes'])}"), ("target", report["target"])]
     facts += [(name, text) for name, text in report["meta"].items() if text]
-    facts.append(("code", f"{count(report['instructions'])} instructions, {count(report['ops'])} ops"))
+    tiles = count(report["tile_coordinates"])
+    facts.append(
+        ("code", f"{count(report['instructions'])} instructions, {count(report['ops'])} ops, {tiles} tile coordinates")
+    )
     tensors = [
         (each["role"], each["name"], each["dtype"], "x".join(map(str, each["shape"])), f"{each['address']:#x}")
         for each in report["tensors"]
@@ -72,6 +75,7 @@ def inspection(path: Path, program: Program) -> dict[str, Any]:
         "meta": dict(program.meta),
         "instructions": len(program.code),
         "ops": len(program.debug.ops),
+        "tile_coordinates": len(program.debug.tiles),
         "dram_bytes": program.dram_bytes,
         "sections": _sections(path),
         "tensors": [_tensor("input", each) for each in program.inputs]

@@ -278,6 +278,9 @@ class Debugger:
         loops = self._places.iterations(pc, tuple(iterations))
         parts = [f"pc {pc}", loops, self._places.node(pc), f"cycle {self._clock.engines.clock} of control"]
         yield ", ".join(part for part in parts if part)
+        coordinates = self._places.coordinates(pc, tuple(iterations))
+        if coordinates:
+            yield f"   {coordinates}"
         yield f"=> {self._places.text(pc)}"
 
     def _list(self) -> Iterator[str]:

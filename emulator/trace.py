@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from itertools import islice
 
 from ..isa.assembly.disassembler import format_instruction
+from ..isa.assembly.source import at_iteration
 from ..isa.instruction import LEVELS
-from ..isa.program import Program
+from ..isa.program import Program, Tile
 from .stepping import Clock, Executed, in_order
 from .walk import build
 
@@ -25,6 +26,7 @@ class Places:
         by_size = sorted(enumerate(program.debug.ops), key=lambda each: each[1].first - each[1].last)
         for index, op in by_size:  # the innermost last
             self.ops[op.first : op.last] = [index] * (op.last - op.first)
+        self._tiles = list(_open_tiles(program))
         self._labels = list(_latest_labels(program))
 
     def node(self, pc: int) -> str:
@@ -41,6 +43,10 @@ class Places:
     def iterations(self, pc: int, iterations: tuple[int, ...]) -> str:
         """Return the iteration of every loop that is open at a place."""
         return " ".join(f"L{level}={iterations[level]}" for level in self.loops[pc])
+
+    def coordinates(self, pc: int, iterations: tuple[int, ...]) -> str:
+        """Return what the open loops are at: ``column group 3: columns 384..511; K step 0: K 0..127 of 128``."""
+        return "; ".join(at_iteration(tile, iterations[level]) for level, tile in self._tiles[pc])
 
     def line(self, done: Executed) -> str:
         """Return the line of one execution."""
@@ -59,6 +65,18 @@ def _open_loops(program: Program) -> Iterator[tuple[int, ...]]:
         yield loops
         if instr.mnemonic == "loop":
             loops = (*loops, instr.integer("level"))
+
+
+def _open_tiles(program: Program) -> Iterator[tuple[tuple[int, Tile], ...]]:
+    """Yield for every instruction the levels around it that have a tile coordinate, with it."""
+    known = {tile.pc: tile for tile in program.debug.tiles}
+    opened: list[tuple[int, Tile | None]] = []
+    for pc, instr in enumerate(program.code):
+        if instr.mnemonic == "endloop":
+            opened.pop()
+        yield tuple((level, tile) for level, tile in opened if tile is not None)
+        if instr.mnemonic == "loop":
+            opened.append((instr.integer("level"), known.get(pc)))
 
 
 def _latest_labels(program: Program) -> Iterator[str]:

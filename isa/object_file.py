@@ -39,7 +39,7 @@ CODE = Kind(1, "code", "the instructions, 16 bytes each, as docs/isa.md lays the
 MACHINE = Kind(2, "machine", "the machine the code was made for: TOML text, UTF-8, nothing inherited")
 TENSORS = Kind(3, "tensors", "JSON: size of the DRAM, inputs, outputs, states, the tensors of every host segment")
 META = Kind(4, "meta", "JSON: object of texts, where the program came from")
-DEBUG = Kind(5, "debug", "JSON: ops, taps, tensors and labels; never needed to run")
+DEBUG = Kind(5, "debug", "JSON: ops, taps, tiles, tensors and labels; never needed to run")
 SEGMENT = Kind(6, "segment", "the ONNX model of a host segment, in the order that `tensors` lists them", several=True)
 WEIGHTS = Kind(7, "weights", "the const memory from address 0: weights and indices as the cells store them")
 CONSTANTS = Kind(8, "constants", "the rest of the const memory; starts where `weights` ends, so one map shows both")
@@ -258,6 +258,11 @@ class _Reader:
         for tap in debug.taps:
             if not 0 <= tap.pc < length:
                 raise FlexcError(f"tap of '{tap.value}' is of instruction {tap.pc}", where=self.at(DEBUG))
+        for tile in debug.tiles:
+            if not 0 <= tile.pc < length or tile.count < 1:
+                raise FlexcError(
+                    f"tile '{tile.what}' is of instruction {tile.pc}, {tile.count} times", where=self.at(DEBUG)
+                )
         for pc, label in debug.labels.items():
             if pc > length:
                 raise FlexcError(f"label '{label}' is of instruction {pc}", where=self.at(DEBUG))

@@ -90,6 +90,24 @@ class Tap:
 
 
 @dataclass(frozen=True)
+class Tile:
+    """A tile coordinate: what the loop at ``pc`` counts or, where ``count`` is 1, what the code from there on is about.
+
+    Iteration i of ``count`` works on the ``unit`` from ``start + i * step`` on, ``size`` of them (0: more than these,
+    or not side by side), of ``limit`` in all (0: not said); what lies beyond the limit is padding.
+    """
+
+    pc: int
+    what: str
+    count: int = 1
+    unit: str = ""
+    size: int = 0
+    step: int = 0
+    start: int = 0
+    limit: int = 0
+
+
+@dataclass(frozen=True)
 class Debug:
     """What connects code and graph: never needed to run."""
 
@@ -97,6 +115,7 @@ class Debug:
     taps: tuple[Tap, ...] = ()
     tensors: tuple[Tensor, ...] = ()
     labels: Mapping[int, str] = field(default_factory=dict)
+    tiles: tuple[Tile, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ import numpy as np
 from ..errors import FlexcError
 from ..machine import Machine, load_machine
 from ..object_file import machine_from
-from ..program import Op, State, Tap, Tensor
+from ..program import Op, State, Tap, Tensor, Tile
 from ..streams import DTYPES
 from ..version import ISA_VERSION
 from .arguments import Arguments
@@ -216,7 +216,14 @@ def _tap(draft: Draft, args: Arguments) -> None:
     draft.taps[number] = args.record(Tap, pc=draft.pc)
 
 
-def _fields(cls: type[Op | Tap], *without: str) -> str:
+def _tile(draft: Draft, args: Arguments) -> None:
+    number = _number_of(args, len(draft.tiles))
+    if number in draft.tiles:
+        raise FlexcError(f".tile {number} is there twice")
+    draft.tiles[number] = args.record(Tile, pc=draft.pc)
+
+
+def _fields(cls: type[Op | Tap | Tile], *without: str) -> str:
     """Return how the fields of a record are written."""
     shown = []
     for each in fields(cls):
@@ -284,6 +291,11 @@ DIRECTIVES = (
         f".tap [NUMBER] {_fields(Tap, 'pc')}",
         "An operand of the next instruction is (a part of) a value of the graph.",
         _tap,
+    ),
+    Directive(
+        f".tile [NUMBER] {_fields(Tile, 'pc')}",
+        "What the loop that follows counts, or with count 1 what the code from here on works on.",
+        _tile,
     ),
 )
 BY_NAME = {each.name: each for each in DIRECTIVES}

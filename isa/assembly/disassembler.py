@@ -147,8 +147,7 @@ def _code(program: Program, options: Options, chosen: set[int] | None) -> Iterat
         depth = max(0, depth - (mnemonic == "endloop"))
         if chosen is None or pc in chosen:
             yield from _before(program, options, notes, pc)
-            heading = notes.heading(instruction) if options.source else ""
-            if heading:
+            for heading in notes.headings(pc, instruction) if options.source else ():
                 yield "  " * (depth + 1) + f"; {heading}"
             yield _line(instruction, pc, depth, options, notes)
         depth += mnemonic == "loop"
@@ -171,6 +170,8 @@ def _before(program: Program, options: Options, notes: source.Notes, pc: int) ->
         yield f"{quoted_label(program.debug.labels[pc])}:"
     for number in notes.taps.get(pc, ()):
         yield f".tap {number} {fields_text(program.debug.taps[number], 'pc')}"
+    for number in notes.tiles.get(pc, ()):
+        yield f".tile {number} {fields_text(program.debug.tiles[number], 'pc')}"
 
 
 def quoted_label(name: str) -> str:

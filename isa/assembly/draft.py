@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from ..errors import FlexcError
-from ..program import Debug, Op, Program, Segment, State, Tap, Tensor
+from ..program import Debug, Op, Program, Segment, State, Tap, Tensor, Tile
 from ..tensors import extent
 from .data import Data, joined
 from .expressions import Symbols
 
-Each = TypeVar("Each", Op, Tap)
+Each = TypeVar("Each", Op, Tap, Tile)
 
 if TYPE_CHECKING:
     from ..instruction import Instr
@@ -43,6 +43,7 @@ class Draft:
     ops: dict[int, Op] = field(default_factory=dict)
     open_ops: list[int] = field(default_factory=list)
     taps: dict[int, Tap] = field(default_factory=dict)
+    tiles: dict[int, Tile] = field(default_factory=dict)
     pc: int = 0
     later: list[Callable[[], None]] = field(default_factory=list)
 
@@ -66,7 +67,7 @@ class Draft:
             raise FlexcError("no machine", remedy='name one: .target edge, or .target "machine.toml"')
         if self.open_ops:
             raise FlexcError(f".op {self.open_ops[-1]} has no .endop")
-        for title, numbered in ((".op", self.ops), (".tap", self.taps)):
+        for title, numbered in ((".op", self.ops), (".tap", self.taps), (".tile", self.tiles)):
             if sorted(numbered) != list(range(len(numbered))):
                 raise FlexcError(f"the numbers of {title} do not run from 0 to {len(numbered) - 1}")
         return Program(
@@ -80,7 +81,11 @@ class Draft:
             segments=tuple(each.finish() for each in self.segments),
             states=tuple(self.states),
             debug=Debug(
-                _ordered(self.ops), _ordered(self.taps), tuple(self.tensors), dict(sorted(self.labels.items()))
+                ops=_ordered(self.ops),
+                taps=_ordered(self.taps),
+                tiles=_ordered(self.tiles),
+                tensors=tuple(self.tensors),
+                labels=dict(sorted(self.labels.items())),
             ),
             meta=dict(sorted(self.meta.items())),
             blobs={name: joined(data.parts) for name, data in sorted(self.blobs.items())},

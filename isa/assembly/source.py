@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import FlexcError, did_you_mean
 from ..instruction import WORD_BYTES, Instr
-from ..program import Op, Program
+from ..program import Op, Program, Tile
 from ..tensors import extent
 
 if TYPE_CHECKING:
@@ -64,6 +64,10 @@ class Notes:
                 self.closing[op.last].append(number)
         for number, tap in enumerate(program.debug.taps):
             self.taps[tap.pc].append(number)
+        self.tiles: dict[int, list[int]] = defaultdict(list)
+        for number, tile in enumerate(program.debug.tiles):
+            self.tiles[tile.pc].append(number)
+        self.all_tiles = program.debug.tiles
         tensors = [*program.inputs, *program.outputs, *program.debug.tensors]
         self.names: dict[str, list[tuple[int, int, str]]] = {"const": [], "dram": []}
         for space, start, stop, name in sorted({(each.space, *extent(each), each.name) for each in tensors}):
@@ -77,9 +81,12 @@ class Notes:
             return self.name(instruction.word("space"), instruction.integer("base"))
         return ""
 
-    def heading(self, instruction: Instr) -> str:
-        """Return what is worth a line of its own before an instruction, or nothing."""
-        return describe_groups(instruction, self.machine) if instruction.mnemonic == "groups" else ""
+    def headings(self, pc: int, instruction: Instr) -> Iterator[str]:
+        """Yield what is worth a line of its own before an instruction: tile coordinates, how groups are joined."""
+        for number in self.tiles.get(pc, ()):
+            yield describe_tile(self.all_tiles[number], instruction)
+        if instruction.mnemonic == "groups":
+            yield describe_groups(instruction, self.machine)
 
     def name(self, space: str, address: int) -> str:
         """Return the tensor that an address lies in, and how far behind its start; nothing where it is in none."""
@@ -88,6 +95,47 @@ class Notes:
         if not start <= address < stop:
             return ""
         return one_line(name if address == start else f"{name} + {address - start:#x}")
+
+
+def describe_tile(tile: Tile, instruction: Instr) -> str:
+    """Return a tile coordinate in words: ``L0: column group 0..7, columns 128 * L0 + 0..127 of 1000``."""
+    level = f"L{instruction.integer('level')}" if instruction.mnemonic == "loop" and tile.count > 1 else ""
+    reach = _reach(tile, level or "i")
+    if tile.count == 1:
+        return one_line(f"{tile.what}: {reach}" if reach else tile.what)
+    counted = f"{tile.what} 0..{tile.count - 1}" + (f", {reach}" if reach else "")
+    return one_line(f"{level}: {counted}" if level else counted)
+
+
+def _reach(tile: Tile, counter: str) -> str:
+    """Return which of its units a tile takes, as an expression of the loop's counter."""
+    if not tile.unit or (tile.count > 1 and (tile.start, tile.step, tile.size) == (0, 1, 1)):
+        return ""
+    total = f" of {tile.limit}" if tile.limit else ""
+    if tile.count == 1:
+        return f"{tile.unit} {taken(tile, 0)}"
+    moving = counter if tile.step == 1 else f"{tile.step} * {counter}"
+    place = f"{tile.start} + {moving}" if tile.start else moving
+    if tile.size > 1:
+        return f"{tile.unit} {place} + 0..{tile.size - 1}{total}"
+    return f"{tile.unit} {place}{total}" if tile.size else f"{tile.unit} from {place} on{total}"
+
+
+def at_iteration(tile: Tile, iteration: int) -> str:
+    """Return a tile coordinate in one iteration of its loop: ``column group 3: columns 384..511 of 1000``."""
+    return one_line(f"{tile.what} {iteration}" + (f": {tile.unit} {taken(tile, iteration)}" if tile.unit else ""))
+
+
+def taken(tile: Tile, iteration: int) -> str:
+    """Return which of its units a tile takes in an iteration: ``128..255 of 1000``."""
+    first = tile.start + iteration * tile.step
+    last = first + tile.size - 1
+    total = f" of {tile.limit}" if tile.limit else ""
+    if not tile.size:
+        return f"from {first} on{total}"
+    if tile.limit and last >= tile.limit:
+        last, total = tile.limit - 1, f"{total}, then padding"
+    return (f"{first}..{last}" if last > first else f"{first}") + total
 
 
 def describe_groups(instruction: Instr, machine: Machine) -> str:

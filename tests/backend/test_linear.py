@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from flexc.emulator.run import Executor
 from flexc.emulator.timing import time_program
 from flexc.frontend.load import load
 from flexc.isa.machine import Machine, load_machine
+from flexc.isa.program import Program, Tile
 from flexc.isa.verifier import verify
 from flexc.passes.pattern import DENSE, NM
 from flexc.passes.prune import NM_KEY
@@ -132,3 +134,34 @@ def test_a_result_that_is_an_output_and_is_used_inside() -> None:
 def test_a_weight_read_by_two_linears() -> None:
     weight = np.random.default_rng(0).standard_normal((6, 6)).astype(np.float32)
     check("(float[5,6] x, float[2,6] u) => (float[] y, float[] z) { y = MatMul(x, w)  z = MatMul(u, w) }", w=weight)
+
+
+@pytest.mark.parametrize("shape", [(259, 1025, 300), (3, 130, 33)])
+def test_tile_coordinates_say_where_results_go(shape: tuple[int, int, int]) -> None:
+    """The taps, which --check holds to the values, and the coordinates of the loops around them agree."""
+    rows, k, n = shape
+    codes = sparse_codes(k, n, NM(2, 4), np.random.default_rng(1))
+    program = lower(linear(rows, codes, NM(2, 4)), load_machine("edge"))
+    around = {tap: dict(open_tiles(program, tap.pc)) for tap in program.debug.taps if tap.operand == "acc"}
+    assert around
+    for tap, tiles in around.items():
+        groups = [tile for tile in tiles.values() if tile.what == "column group"]
+        assert [(tile.step, tile.limit) for tile in groups] == [(step.stride, n) for step in tap.col_steps]
+        moves = {step.level: step.stride // n for step in tap.steps}
+        vectors = {level: tile.step for level, tile in tiles.items() if "vectors" in tile.unit}
+        assert vectors == {level: by for level, by in moves.items() if level in vectors}
+        assert set(moves) == set(tiles) - {level for level, tile in tiles.items() if tile.unit == "K"}
+    steps = [tile for tile in program.debug.tiles if tile.what == "K step"]
+    assert all(tile.count * tile.size >= k > (tile.count - 1) * tile.size and tile.limit == k for tile in steps)
+
+
+def open_tiles(program: Program, pc: int) -> Iterator[tuple[int, Tile]]:
+    """Yield the levels that are open at an instruction, with the coordinates of their loops."""
+    known = {tile.pc: tile for tile in program.debug.tiles if tile.count > 1}
+    opened: list[int] = []
+    for place, instruction in enumerate(program.code[:pc]):
+        if instruction.mnemonic == "loop":
+            opened.append(place)
+        elif instruction.mnemonic == "endloop":
+            opened.pop()
+    yield from ((program.code[place].integer("level"), known[place]) for place in opened)

@@ -286,3 +286,10 @@ def test_values_do_not_depend_on_stepping() -> None:
     _, outputs = session("s 7;c", source)
     assert outputs is not None
     np.testing.assert_array_equal(outputs["y"], run(assemble(source), {})["y"])
+
+
+def test_where_says_which_tile_the_loops_are_at() -> None:
+    source = SOURCE.replace("    loop L0", ".tile what=row count=2 unit=rows size=1 step=1 limit=2\n    loop L0")
+    text, _ = session("c", source, breaks=["double"])
+    assert "\n   row 0: rows 0 of 2\n=> vmul" in text
+    assert "\n   row 1: rows 1 of 2\n=> vmul" in text

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from flexc.isa.fields import Choice, Field, Float32, OptionalStream, Register, Signed, Tokens, Unsigned, Value
 from flexc.isa.instruction import Instr
 from flexc.isa.machine import load_machine
-from flexc.isa.program import Debug, Op, Program, Segment, State, Tap, Tensor
+from flexc.isa.program import Debug, Op, Program, Segment, State, Tap, Tensor, Tile
 from flexc.isa.streams import DTYPES, Step
 from flexc.isa.table import TABLE
 
@@ -72,8 +72,20 @@ def debugs(draw: st.DrawFn, length: int) -> Debug:
     for _ in range(draw(st.integers(0, 2))):
         steps = tuple(Step(draw(st.integers(0, 7)), draw(st.integers(-9, 9))) for _ in range(draw(st.integers(0, 2))))
         taps.append(Tap(draw(st.integers(0, length - 1)), "dst", draw(NAMES), "f32", (2, 3), draw(SMALL), 3, 1, steps))
+    counts = st.integers(-9, 99)
+    tiles = [
+        Tile(
+            draw(st.integers(0, length - 1)),
+            draw(NAMES),
+            draw(st.integers(1, 9)),
+            draw(NAMES),
+            *draw(st.tuples(*[counts] * 4)),
+        )
+        for _ in range(draw(st.integers(0, 2)))
+    ]
     labels = draw(st.dictionaries(st.integers(0, length), NAMES, max_size=3))
-    return Debug(tuple(ops), tuple(taps), tuple(draw(st.lists(tensors(), max_size=2))), dict(sorted(labels.items())))
+    placed = tuple(draw(st.lists(tensors(), max_size=2)))
+    return Debug(tuple(ops), tuple(taps), placed, dict(sorted(labels.items())), tuple(tiles))
 
 
 @st.composite

@@ -11,13 +11,15 @@ from hypothesis import HealthCheck, given, settings
 
 from flexc.isa.assembly.assembler import assemble, assemble_file
 from flexc.isa.assembly.disassembler import Options, disassemble
+from flexc.isa.assembly.source import at_iteration, describe_tile
 from flexc.isa.encoding import instr
 from flexc.isa.errors import FlexcError
 from flexc.isa.object_file import load, save
-from flexc.isa.program import Debug, Op, Program, Segment, Tensor
+from flexc.isa.program import Debug, Op, Program, Segment, Tensor, Tile
 from tests.isa.strategies import EDGE, programs
 
 X = Tensor("x", "f32", (8,), "dram", 0, (4,))
+TILES = (Tile(1, "column group", 3, "columns", 4, 4, 0, 10), Tile(2, "K step", 1, "K", 8, 0, 8, 12))
 BIG = np.arange(5000, dtype=np.uint16).view(np.uint8)
 
 
@@ -30,7 +32,7 @@ def sample() -> Program:
         instr("halt"),
     )
     debug = Debug(
-        (Op('a "b"', "Add", ("n1",), "vector", "", 1, 4, "it is small"),), (), (X,), {1: "again", 2: "the body"}
+        (Op('a "b"', "Add", ("n1",), "vector", "", 1, 4, "it is small"),), (), (X,), {1: "again", 2: "the body"}, TILES
     )
     segment = Segment("s", (X,), (X,), bytes(range(256)) * 9)
     return Program(code, EDGE, BIG, 6000, 64, (X,), (X,), (segment,), debug, {"model": "m.onnx"}, {"ref": BIG[:2000]})
@@ -67,14 +69,18 @@ def test_the_code_of_a_listing() -> None:
     first = next(place for place, line in enumerate(lines) if line.startswith("00000000: "))
     text, _, comment = lines[first].partition("  ;")
     assert comment == " x + 0x10"
-    assert [text.rstrip(), *lines[first + 1 : first + 11]] == [
+    assert [text.rstrip(), *lines[first + 1 : first + 15]] == [
         "00000000: 05400e02 00000020 00000010 00000000  stream s0, dram, f32 base=0x10 rows=1 cols=8",
         "",
         '; node a "b" (Add) on vector: it is small',
         '.op 0 name="a \\"b\\"" op_type="Add" nodes=["n1"] engine="vector" nm="" reason="it is small"',
         "again:",
+        '.tile 0 what="column group" count=3 unit="columns" size=4 step=4 limit=10',
+        "  ; L2: column group 0..2, columns 4 * L2 + 0..3 of 10",
         "00000010: 021a0000 00000000 00000000 00000000  loop L2 count=3",
         '"the body":',
+        '.tile 1 what="K step" unit="K" size=8 start=8 limit=12',
+        "    ; K step: K 8..11 of 12, then padding",
         "00000020: 30001000 00000014 08000000 00000000    vadd s0, s0 b=s0 imm=-0.0 wait=t1+t2",
         "00000030: 03020000 00000000 00000000 00000000  endloop L2",
         ".endop 0",
@@ -111,6 +117,26 @@ def test_a_node_and_a_range_can_be_picked() -> None:
 def test_an_unknown_node_is_refused() -> None:
     with pytest.raises(FlexcError, match=r"no node 'n11' in the program\nhelp: did you mean 'n1'\?"):
         list(disassemble(sample(), Options(node="n11")))
+
+
+@pytest.mark.parametrize(
+    ("tile", "text"),
+    [
+        (Tile(0, "row", 8, "rows", 1, 1), "L0: row 0..7"),
+        (Tile(0, "row", 8, "rows", 1, 1, 4, 20), "L0: row 0..7, rows 4 + L0 of 20"),
+        (Tile(0, "chunk", 2, "rows", 0, 64), "L0: chunk 0..1, rows from 64 * L0 on"),
+        (Tile(0, "chunk", 2), "L0: chunk 0..1"),
+        (Tile(0, "piece", 4, "vectors", 8, 6, 3), "L0: piece 0..3, vectors 3 + 6 * L0 + 0..7"),
+        (Tile(0, "one\nline"), "one line"),
+    ],
+)
+def test_tile_coordinates_in_words(tile: Tile, text: str) -> None:
+    assert describe_tile(tile, instr("loop", level=0, count=tile.count)) == text
+
+
+def test_a_tile_coordinate_in_one_iteration() -> None:
+    assert at_iteration(TILES[0], 1) == "column group 1: columns 4..7 of 10"
+    assert at_iteration(TILES[0], 2) == "column group 2: columns 8..9 of 10, then padding"
 
 
 def test_colours_change_nothing_but_colours() -> None:

@@ -12,7 +12,8 @@ import onnx_ir as ir
 
 from flexc.check_model import summed
 from flexc.check_plan import Question
-from flexc.frontend.operators import OPERATORS, Tolerance, reduce_axes
+from flexc.frontend.operators import OPERATORS, Tolerance
+from flexc.passes.rows import reduced_axes
 
 Array: TypeAlias = npt.NDArray[Any]
 
@@ -129,7 +130,7 @@ def _magnitudes(node: ir.Node, values: Mapping[str, Array]) -> Array:
     first = np.abs(_operand(node, 0, values))
     if node.op_type == "MatMul":
         return np.asarray(np.matmul(first, np.abs(_operand(node, 1, values))))
-    axes = (2, 3) if node.op_type == "GlobalAveragePool" else reduce_axes(node)
+    axes = reduced_axes(node)
     mean = node.op_type in ("ReduceMean", "GlobalAveragePool")
     return np.asarray(first.mean(axis=axes, dtype=np.float64) if mean else first.sum(axis=axes, dtype=np.float64))
 

@@ -121,3 +121,15 @@ def test_a_program_without_debug_data_cannot_be_checked(compiled: Path) -> None:
     program = flexc.load(compiled).image
     with pytest.raises(FlexcError, match="no debug data"):
         check_program(replace(program, debug=replace(program.debug, taps=())), feeds())
+
+
+@pytest.mark.parametrize("shape", [(1, 4, 9), (1, 4, 3, 5)])
+def test_averages_over_signals_and_images(shape: tuple[int, ...]) -> None:
+    dims = ", ".join(str(size) for size in shape)
+    model = onnx.parser.parse_model(
+        f'<ir_version: 8, opset_import: ["": 18]> g (float[{dims}] x) => (float[] y) {{ y = GlobalAveragePool(x) }}'
+    )
+    feed = {"x": np.random.default_rng(3).standard_normal(shape).astype(np.float32)}
+    verdict = flexc.compile(model).check(feed)
+    assert verdict.passed
+    assert verdict.vector_ops == 1

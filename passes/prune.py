@@ -214,17 +214,17 @@ def _uniform(linears: Sequence[Linear], request: Request) -> dict[str, NM]:
 
 def _magnitude(linear: Linear, nm: NM, _request: Request) -> FloatMatrix:
     """Keep by |W|."""
-    return _masked(linear, nm, np.ones((1, linear.k), np.float32))
+    return masked(linear, nm, np.ones((1, linear.k), np.float32))
 
 
 def _wanda(linear: Linear, nm: NM, request: Request) -> FloatMatrix:
     """Keep by |W_ij| * ||X_j||_2 (Sun et al., arXiv 2306.11695)."""
     if request.statistics is None or linear.name not in request.statistics.square_sums:
         raise FlexcError("no calibration statistics", where=f"linear '{linear.name}'", remedy="calibrate this model")
-    return _masked(linear, nm, request.statistics.norms(linear.name))
+    return masked(linear, nm, request.statistics.norms(linear.name))
 
 
-def _masked(linear: Linear, nm: NM, norms: FloatMatrix) -> FloatMatrix:
+def masked(linear: Linear, nm: NM, norms: FloatMatrix) -> FloatMatrix:
     """Return the matrix [n, k] with only the largest |W| * norm of each block; `norms` is [groups, k], rows in order.
 
     A grouped convolution's rows see their own group's inputs.

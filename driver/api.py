@@ -110,6 +110,7 @@ def compile_model(
     calib: Calibration | None = None,
     samples: int = SAMPLES,
     shapes: Mapping[str, Sequence[int]] | None = None,
+    dims: Mapping[str, int] | None = None,
     include_tied: bool = False,
     keep_reference: bool = True,
     dump_dir: str | Path | None = None,
@@ -124,6 +125,7 @@ def compile_model(
         calib: calibration data for wanda: a .npy or .npz file, a file for each input, or windows.
         samples: calibration windows used at most.
         shapes: dims of inputs whose shape is dynamic, by name.
+        dims: numbers for the symbols of dynamic dims, such as ``{"seq": 128}``.
         include_tied: prune a head tied to the embedding, too.
         keep_reference: put the fp32 graph into the program, for checks.
         dump_dir: folder for what each stage hands on.
@@ -133,7 +135,18 @@ def compile_model(
         FlexcError: a model or data that cannot be used, and why.
     """
     pattern = NM.parse(nm) if isinstance(nm, str) else nm
-    options = Options(target, prune, pattern, calib, samples, shapes, include_tied, keep_reference, dump_dir)
+    options = Options(
+        target=target,
+        prune=prune,
+        nm=pattern,
+        calib=calib,
+        samples=samples,
+        shapes=shapes,
+        dims=dims,
+        include_tied=include_tied,
+        keep_reference=keep_reference,
+        dump_dir=dump_dir,
+    )
     return Program(compile_graph(path_or_model, options).program)
 
 

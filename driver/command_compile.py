@@ -44,6 +44,7 @@ def options_of(arguments: Namespace) -> Options:
         calib=arguments.calib,
         samples=arguments.samples,
         shapes=dict(_shape(text) for text in arguments.shape),
+        dims=dims_of(arguments.dim),
         include_tied=arguments.prune_tied,
         keep_reference=not arguments.no_reference,
         dump_dir=arguments.dump_dir,
@@ -57,6 +58,22 @@ def _pattern(text: str | None) -> NM | None:
         return NM.parse(text)
     except UsageError as error:
         raise UsageError(error.message, where=f"--nm {text}", remedy=error.remedy) from None
+
+
+def dims_of(texts: list[str]) -> dict[str, int]:
+    """Return the numbers that ``--dim SYMBOL=N`` gives to symbols.
+
+    Raises:
+        UsageError: a text that does not say so, or a symbol with two numbers.
+    """
+    dims: dict[str, int] = {}
+    for text in texts:
+        name, equals, number = (part.strip() for part in text.rpartition("="))
+        if not equals or not name or not number.isdecimal():
+            raise UsageError("not a size of a dim", where=f"--dim {text}", remedy="write it as SYMBOL=128")
+        if dims.setdefault(name, int(number)) != int(number):
+            raise UsageError(f"'{name}' is {dims[name]} already", where=f"--dim {text}", remedy="give one number")
+    return dims
 
 
 def _shape(text: str) -> tuple[str, tuple[int, ...]]:

@@ -49,6 +49,7 @@ class Options:
         calib: calibration data, for methods that need them.
         samples: how many windows of these to use at most.
         shapes: dims of inputs with dynamic shapes.
+        dims: numbers for the symbols of dynamic dims.
         include_tied: prune a head tied to the embedding, too.
         keep_reference: put the fp32 graph into the program, for checks.
         dump_dir: folder for what each stage hands on.
@@ -60,6 +61,7 @@ class Options:
     calib: Calibration | None = None
     samples: int = SAMPLES
     shapes: Mapping[str, Sequence[int]] | None = None
+    dims: Mapping[str, int] | None = None
     include_tied: bool = False
     keep_reference: bool = True
     dump_dir: str | Path | None = None
@@ -90,7 +92,7 @@ def compile_graph(source: Model, options: Options, stages: Stages | None = None)
     check_usage(options)
 
     with stages.stage("load"):
-        model = load(source, options.shapes)
+        model = load(source, options.shapes, options.dims)
         dump.graph("00-loaded.onnx", model)
         method = options.prune or default_method(model)
 

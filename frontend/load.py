@@ -23,7 +23,9 @@ _LOWEST_IR_VERSION = 8  # initializers need not be graph inputs since 4; onnxrun
 
 
 def load(
-    source: str | os.PathLike[str] | onnx.ModelProto | ir.Model, shapes: Mapping[str, Sequence[int]] | None = None
+    source: str | os.PathLike[str] | onnx.ModelProto | ir.Model,
+    shapes: Mapping[str, Sequence[int]] | None = None,
+    dims: Mapping[str, int] | None = None,
 ) -> ir.Model:
     """Read, validate and clean a model.
 
@@ -34,6 +36,7 @@ def load(
     Args:
         source: path of an ``.onnx`` file, or a model in memory (which is not changed).
         shapes: dims for inputs with dynamic shapes, by input name.
+        dims: numbers for dynamic dims, by symbol.
 
     Raises:
         FlexcError: the file is missing, broken or not supported, or shapes are missing or wrong.
@@ -41,7 +44,7 @@ def load(
     model, where = read(source)
     model = modernise(model, where)
     _prepare(model, where)
-    bind_shapes(model.graph, shapes or {}, where)
+    bind_shapes(model.graph, shapes or {}, where, dims)
     Simplifier(model, where).run()
     _finish(model)
     return model

@@ -10,6 +10,8 @@ import onnx
 import onnxruntime
 import pytest
 
+import flexc as flexc_api
+
 from .conftest import Call
 
 LOADED, PRUNED, QUANTISED = "00-loaded.onnx", "10-pruned.onnx", "20-quantised.onnx"
@@ -97,9 +99,22 @@ def test_a_dynamic_shape_is_bound(flexc: Call, mlp: Path, tmp_path: Path) -> Non
     onnx.save(proto, path)
     refused = flexc("compile", path, "-o", tmp_path / "out.fxc")
     assert refused.code == 1
-    assert "--shape x=1x16x37" in refused.err
-    done = flexc("compile", path, "-o", tmp_path / "out.fxc", "--shape", "x=1x7x37", "--json")
-    assert json.loads(done.out)["layers"][0]["rows"] == 7
+    assert "'x' [1, length, 37]" in refused.err
+    assert "help: add, with your sizes, --dim length=16" in refused.err
+    for words in (["--shape", "x=1x7x37"], ["--dim", "length=7"]):
+        done = flexc("compile", path, "-o", tmp_path / "out.fxc", *words, "--json")
+        assert json.loads(done.out)["layers"][0]["rows"] == 7
+
+
+def test_one_file_is_right_at_two_sizes(mlp: Path) -> None:
+    proto = onnx.load(mlp)
+    proto.graph.input[0].type.tensor_type.shape.dim[1].dim_param = "length"
+    proto.graph.output[0].type.tensor_type.shape.dim[1].dim_param = "length"
+    session = onnxruntime.InferenceSession(proto.SerializeToString())
+    for length in (2, 9):
+        x = np.random.default_rng(length).standard_normal((1, length, 37)).astype(np.float32)
+        got = flexc_api.compile(proto, dims={"length": length}).run({"x": x}).outputs["y"]
+        np.testing.assert_allclose(got, session.run(["y"], {"x": x})[0], atol=0.05)
 
 
 USAGE = [
@@ -112,6 +127,8 @@ USAGE = [
     (["--prune", "magnitud", "--nm", "2:4"], "unknown pruning method 'magnitud'"),
     (["--target", "edgy"], "unknown machine 'edgy'"),
     (["--shape", "x"], "--shape x: not a shape"),
+    (["--dim", "length"], "--dim length: not a size of a dim"),
+    (["--dim", "length=3", "--dim", "length=4"], "--dim length=4: 'length' is 3 already"),
     (["--samples", "0"], "--samples 0: at least one calibration window is needed"),
 ]
 

@@ -7,6 +7,7 @@ index costs nothing (a depthwise one is 1:16 or sparser).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -15,6 +16,7 @@ import onnx_ir as ir
 
 from ..frontend.edit import shape_of
 from ..isa.program import Tap
+from ..isa.streams import Step
 from ..passes.mapping import LinearShape, choose
 from ..passes.partition import Kernel
 from ..passes.pattern import NM, detect
@@ -118,20 +120,23 @@ class ConvKernel:
             LinearBody(self._job(box, builder), builder).write()
 
     def _job(self, box: PlannedBox, builder: Builder) -> Job:
-        def fetch(address: int, part: Loop, block: Loop) -> Tree:
-            return self._fetch(builder, box, address, part, block)
+        def fetch(address: int, turns: Sequence[Step], part: Loop, block: Loop) -> Tree:
+            return self._fetch(builder, box, address, turns, part, block)
 
         pitch = self.result.strides[1]
         address = self.result.address + box.start * pitch
-        result = Result("dram", address, pitch, 4 * self.parts.columns, self._taps(box.start))
+        elements = self.parts.columns * self.sliding.out[0] * self.sliding.out[1]
+        result = Result("dram", address, pitch, 4 * self.parts.columns, self._taps(box.start), elements)
         scales = window("dram", "f32", self.scale.address, (1, 1))
         parts, weights = self.parts.count, box.weights.address
-        return Job(box.mapping, box.blocks, parts, box.start, weights, result, scales, 0, box.unit, fetch)
+        return Job(box.mapping, box.blocks, parts, box.start, weights, result, scales, (0, 0), box.unit, fetch)
 
     def _taps(self, start: int) -> tuple[Tap, ...]:
         return output_taps(self.chain, start, 1, self.sliding.out[0] * self.sliding.out[1])
 
-    def _fetch(self, builder: Builder, box: PlannedBox, address: int, part: Loop, block: Loop) -> Tree:
+    def _fetch(
+        self, builder: Builder, box: PlannedBox, address: int, turns: Sequence[Step], part: Loop, block: Loop
+    ) -> Tree:
         """Return the transfers that gather a block of vectors: a row of output pixels and a kernel row at a time."""
         sliding, image, mapping = self.sliding, self.image, box.mapping
         by_row, by_pixel = image.strides[0], image.strides[1]
@@ -151,7 +156,7 @@ class ConvKernel:
         pitch = (sliding.strides[1] * by_pixel, 1)
         outside = window(image.storage.space, "i8", base, (pixels, width), pitch, moves)
         places = down.step(pixels * mapping.k_padded) + kernel_row.step(sliding.kernel[1] * channels)
-        places += kernel_col.step(channels)
+        places += kernel_col.step(channels) + list(turns)
         inside = window("buf", "i8", address, (pixels, width), (mapping.k_padded, 1), places)
         copy: Tree = [Pending("copy", {"dst": inside, "src": outside}, {"channel": 0})]
         builder.end_loops([down, kernel_row, kernel_col])

@@ -29,6 +29,8 @@ class Result:
     row_pitch: int
     part_pitch: int
     taps: tuple[Tap, ...]
+    #: Elements from one part to the next, as taps count them.
+    part_elements: int = 0
 
 
 @dataclass(frozen=True)
@@ -45,10 +47,20 @@ class Job:
     weights: int
     result: Result
     scales: Stream
-    scale_step: int
+    #: Bytes from the scales of one block, and of one part, to the next.
+    scale_steps: tuple[int, int]
     resident_unit: int | None
-    #: Writes the transfers that bring a block of vectors: (buffer address, part loop, block loop) -> code.
-    fetch_rows: Callable[[int, Loop, Loop], Tree]
+    #: Writes the transfers that bring a block of vectors: (buffer address, its turns, part loop, block loop) -> code.
+    fetch_rows: Callable[[int, Sequence[Step], Loop, Loop], Tree]
+    #: Writes those that bring a column group made at run time: (buffer address, its turns, part, group) -> code.
+    fetch_weights: Callable[[int, Sequence[Step], Loop, Loop], Tree] | None = None
+    #: Blocks of vectors that the buffer holds, to take turns on.
+    row_slots: int = 1
+    #: The first unit of cells that tiles are written to.
+    unit: int = 0
+    #: The first column, and the first of the matrices that the parts are, where they do not lie side by side.
+    column: int = 0
+    matrix: int | None = None
 
 
 class LinearBody:
@@ -59,17 +71,22 @@ class LinearBody:
         self.machine = builder.machine
         mapping, shape = job.mapping, job.mapping.shape
         part, block, group = builder.loops(job.parts, job.blocks, mapping.col_groups)
-        self.part = part.over("part", "columns", shape.n, limit=job.parts * shape.n) if job.parts > 1 else part
+        self.part = part
+        if job.matrix is not None:
+            self.part = part.over("matrix", "matrices", 1, start=job.matrix)
+        elif job.parts > 1:
+            self.part = part.over("part", "columns", shape.n, limit=job.parts * shape.n)
         rows, first = mapping.resident_rows, job.first
         self.block = block.over("block of vectors", "vectors", rows, start=first, limit=shape.rows)
-        self.group = group.over("column group", "columns", mapping.columns, limit=shape.n)
+        last = job.column + shape.n
+        self.group = group.over("column group", "columns", mapping.columns, start=job.column, limit=last)
         self.outer = [self.part, self.block, self.group]
         # Rings count the iterations of a level, so no other loop may use these two: the runs share them, in turn.
         self.piece, step = builder.loops(mapping.runs[0].count, mapping.steps)
         self.step = step.over("K step", "K", mapping.slices * mapping.depth, limit=shape.k)
         self.resident = job.resident_unit is not None
-        self.rows_at = builder.buffer(job.mapping.resident_rows * job.mapping.k_padded)
-        self.sx_at = builder.buffer(4 * job.mapping.resident_rows)
+        self.rows_at = builder.buffer(job.mapping.resident_rows * job.mapping.k_padded, job.row_slots)
+        self.sx_at = builder.buffer(4 * job.mapping.resident_rows, job.row_slots)
         self.weights_at, self.scales_at = self._weight_slots()
         self.results_at = builder.buffer(4 * job.mapping.vectors * job.mapping.columns, job.mapping.out_slots)
 
@@ -91,29 +108,51 @@ class LinearBody:
             group += self._pieces(run)
         group += self._release_group()
         body += nest([self.group], group)
-        body += [_sync("array").post(_empty("rows", 1)), _sync("vector").post(_empty("sums", 1))]
+        slots = self.job.row_slots
+        body += [_sync("array").post(_empty("rows", slots)), _sync("vector").post(_empty("sums", slots))]
         self.builder.write(nest([self.part, self.block], body))
         self.builder.emit("barrier")
 
     def _zeros(self) -> Tree:
-        """Fill the columns between K and whole tiles: their weights are zero, but what they meet must be defined."""
+        """Fill what no transfer fills: columns between K and whole tiles, and tiles beyond what was made at run time.
+
+        Zero weights or zero vectors make their products zero; what they meet must be defined.
+        """
         mapping = self.mapping
         rest = mapping.k_padded - mapping.shape.k
-        if not rest:
-            return []
-        tail = window("buf", "i8", self.rows_at + mapping.shape.k, (mapping.resident_rows, rest), (mapping.k_padded, 1))
-        fill = Pending("vfill", {"dst": tail}).post(Semaphores.ZEROS_FULL)
-        return [fill, _sync("array").wait(Semaphores.ZEROS_FULL)]
+        code: Tree = []
+        if rest:
+            tail = (mapping.resident_rows, rest)
+            for slot in range(self.job.row_slots):
+                start = self.rows_at + slot * aligned(mapping.resident_rows * mapping.k_padded) + mapping.shape.k
+                code.append(Pending("vfill", {"dst": window("buf", "i8", start, tail, (mapping.k_padded, 1))}))
+            code += [_sync("vector").post(Semaphores.ZEROS_FULL), _sync("array").wait(Semaphores.ZEROS_FULL)]
+        if self.job.fetch_weights is not None and (rest or mapping.width < mapping.columns):
+            whole = window("buf", "f32", self.weights_at, (mapping.weight_slots, aligned(mapping.group_bytes) // 4))
+            fill = Pending("vfill", {"dst": whole}).post(Semaphores.ZEROS_FULL)
+            code += [fill, _sync("dma0").wait(Semaphores.ZEROS_FULL)]
+        return code
+
+    def _row_turns(self, size: int) -> list[Step]:
+        """Return how the slots for blocks of vectors, ``size`` bytes each, take turns."""
+        return self._turns([self.part, self.block], aligned(size), self.job.row_slots)
 
     def _fetch_block(self) -> Tree:
-        fetch = self.job.fetch_rows(self.rows_at, self.part, self.block)
-        inside = window("buf", "f32", self.sx_at, (self.job.scales.rows, 1))
-        outside = replace(self.job.scales, steps=tuple(self.block.step(self.job.scale_step)))
+        job, mapping = self.job, self.mapping
+        turns = self._row_turns(mapping.resident_rows * mapping.k_padded)
+        fetch = job.fetch_rows(self.rows_at, turns, self.part, self.block)
+        inside = window(
+            "buf", "f32", self.sx_at, (job.scales.rows, 1), None, self._row_turns(4 * mapping.resident_rows)
+        )
+        steps = self.block.step(job.scale_steps[0]) + self.part.step(job.scale_steps[1])
+        outside = window("dram", "f32", job.scales.base, (job.scales.rows, 1), (job.scales.row_pitch, 4), steps)
         scales = Pending("copy", {"dst": inside, "src": outside}, {"channel": 0}).post(Semaphores.ROWS_FULL)
-        ready = _sync("dma0").wait(_empty("rows", 1), _empty("sums", 1))
+        ready = _sync("dma0").wait(_empty("rows", job.row_slots), _empty("sums", job.row_slots))
         return [ready, *fetch, scales, _sync("array").wait(Semaphores.ROWS_FULL)]
 
     def _fetch_group(self) -> Tree:
+        if self.job.fetch_weights is not None:
+            return self._fetch_written(self.job.fetch_weights)
         mapping, slots = self.mapping, 2 if self.resident or self.mapping.by_step else self.mapping.weight_slots
         size = mapping.scale_bytes if self.resident or mapping.by_step else mapping.group_bytes
         steps = self._weight_steps()
@@ -126,6 +165,19 @@ class LinearBody:
             copy.wait(_empty("weights", slots)).post(Semaphores.WEIGHTS_FULL)
             code.append(_sync("weights").wait(Semaphores.WEIGHTS_FULL))
         return code
+
+    def _fetch_written(self, fetch: Callable[[int, Sequence[Step], Loop, Loop], Tree]) -> Tree:
+        """Bring the tiles and scales of a column group that was made at run time; the last transfer tells of all."""
+        slots = self.mapping.weight_slots
+        copies = fetch(
+            self.weights_at, self._turns(self.outer, aligned(self.mapping.group_bytes), slots), self.part, self.group
+        )
+        last = copies[-1]
+        assert isinstance(last, Pending)
+        last.post(Semaphores.SCALES_FULL, Semaphores.WEIGHTS_FULL)
+        ready = _sync("dma0").wait(_empty("scales", slots), _empty("weights", slots))
+        vector, weights = _sync("vector").wait(Semaphores.SCALES_FULL), _sync("weights").wait(Semaphores.WEIGHTS_FULL)
+        return [ready, *copies, vector, weights]
 
     def _release_group(self) -> Tree:
         slots = 2 if self.resident or self.mapping.by_step else self.mapping.weight_slots
@@ -172,7 +224,9 @@ class LinearBody:
             self.rows_at + run.start * mapping.k_padded,
             (run.size, width),
             (mapping.k_padded, 1),
-            piece.step(run.step * mapping.k_padded) + step.step(width),
+            piece.step(run.step * mapping.k_padded)
+            + step.step(width)
+            + self._row_turns(mapping.resident_rows * mapping.k_padded),
         )
         cells = self._cells([*self.outer, piece, step], step)
         values: dict[str, Value] = {"slices": mapping.slices, "mode": "clear"}
@@ -196,7 +250,7 @@ class LinearBody:
             a_part = mapping.col_groups * mapping.steps * macros
             steps = self.part.step(a_part) + self.group.step(mapping.steps * macros) + step.step(macros)
             return window("cells", "u8", self.job.resident_unit, (rows, 1), None, steps)
-        return window("cells", "u8", 0, (rows, 1), None, self._turns(loops, macros, self._sets()))
+        return window("cells", "u8", self.job.unit, (rows, 1), None, self._turns(loops, macros, self._sets()))
 
     def _load_cells(self, cells: Stream, step: Loop, piece: Loop) -> Tree:
         if self.resident:
@@ -237,44 +291,38 @@ class LinearBody:
     def _finish(self, run: Run, piece: Loop, acc: Stream) -> Tree:
         """Return the code that dequantises a piece of results and takes it away."""
         mapping, result = self.mapping, self.job.result
-        size = aligned(4 * mapping.vectors * mapping.columns)
-        held = window(
-            "buf",
-            "f32",
-            self.results_at,
-            (run.size, mapping.columns),
-            None,
-            self._turns([*self.outer, piece], size, mapping.out_slots),
-        )
-        slots = 2 if self.resident or mapping.by_step else mapping.weight_slots
-        scale_size = mapping.scale_bytes if self.resident or mapping.by_step else mapping.group_bytes
-        turns = self._turns(self.outer, aligned(scale_size), slots)
-        scale = window("buf", "f32", self.scales_at, (1, mapping.columns), None, turns)
-        bias = replace(scale, base=scale.base + 4 * mapping.columns)
-        one_scale = self.job.scales.rows == 1
-        moves = [] if one_scale else piece.step(4 * run.step)
-        sx = window(
-            "buf",
-            "f32",
-            self.sx_at + (0 if one_scale else 4 * run.start),
-            (1 if one_scale else run.size, 1),
-            None,
-            moves,
-        )
-        dequant = Pending("dequant", {"dst": held, "acc": acc, "sx": sx, "sw": scale, "bias": bias})
+        size, width = aligned(4 * mapping.vectors * mapping.columns), mapping.width
+        turns = self._turns([*self.outer, piece], size, mapping.out_slots)
+        held = window("buf", "f32", self.results_at, (run.size, width), None, turns)
+        dequant = Pending("dequant", {"dst": held, "acc": replace(acc, cols=width), **self._scales(run, piece)})
         dequant.wait(Semaphores.ACC_FULL, _empty("out", mapping.out_slots))
         dequant.post(_empty("acc", mapping.acc_slots), Semaphores.OUT_FULL)
         dequant.taps += [self._tap(tap, run, piece) for tap in result.taps]
         moves = self.part.step(result.part_pitch) + self.block.step(mapping.resident_rows * result.row_pitch)
         moves += self.group.step(4 * mapping.columns) + piece.step(run.step * result.row_pitch)
         base = result.address + run.start * result.row_pitch
-        target = window(result.space, "f32", base, (run.size, mapping.columns), (result.row_pitch, 4), moves)
+        target = window(result.space, "f32", base, (run.size, width), (result.row_pitch, 4), moves)
         out = Pending("copy", {"dst": target, "src": held}, {"channel": 1})
         return [dequant, out.wait(Semaphores.OUT_FULL).post(_empty("out", mapping.out_slots))]
 
+    def _scales(self, run: Run, piece: Loop) -> dict[str, Stream]:
+        """Return the scales of a piece's rows, and scales and biases of its columns."""
+        mapping, job = self.mapping, self.job
+        slots = 2 if self.resident or mapping.by_step else mapping.weight_slots
+        size = mapping.scale_bytes if self.resident or mapping.by_step else mapping.group_bytes
+        turns = self._turns(self.outer, aligned(size), slots)
+        by_column = window("buf", "f32", self.scales_at, (1, mapping.width), None, turns)
+        one_scale = job.scales.rows == 1
+        moves = self._row_turns(4 * mapping.resident_rows) + ([] if one_scale else piece.step(4 * run.step))
+        start = self.sx_at + (0 if one_scale else 4 * run.start)
+        by_row = window("buf", "f32", start, (1 if one_scale else run.size, 1), None, moves)
+        if job.fetch_weights is not None:
+            return {"sx": by_row, "sw": by_column}
+        return {"sx": by_row, "sw": by_column, "bias": replace(by_column, base=by_column.base + 4 * mapping.columns)}
+
     def _tap(self, tap: Tap, run: Run, piece: Loop) -> Tap:
         mapping = self.mapping
-        steps = self.part.step(mapping.shape.n * tap.col_stride)
+        steps = self.part.step(self.job.result.part_elements)
         steps += self.block.step(mapping.resident_rows * tap.row_stride)
         steps += self.group.step(mapping.columns * tap.col_stride) + piece.step(run.step * tap.row_stride)
         return replace(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -14,6 +14,7 @@ from ..frontend.edit import shape_of
 from ..isa.errors import FlexcError
 from ..isa.machine import Machine
 from ..isa.program import Tap
+from ..isa.streams import Step
 from ..passes.layout import aligned
 from ..passes.mapping import LinearShape, Mapping, choose
 from ..passes.partition import Kernel
@@ -88,8 +89,17 @@ class CellAllocator:
 
     def __init__(self, machine: Machine) -> None:
         self.macros = machine.array.macros
+        self.resident = machine.array.resident
         self.sets = 0
+        self.spare_unit: int | None = None
         self.tiles: list[ResidentTiles] = []
+
+    def spare(self) -> int:
+        """Return the first unit for tiles made at run time: two sets on a machine whose own hold resident weights."""
+        if self.spare_unit is None:
+            self.spare_unit = self.sets * self.macros if self.resident else 0
+            self.sets += 2
+        return self.spare_unit
 
     def take(self, storage: Storage, mapping: Mapping, parts: int) -> int:
         """Return the first unit of cells for all tiles of a mapping."""
@@ -206,8 +216,8 @@ class LinearKernel:
         mapping, k = box.mapping, self.shape.k
         pitch = self.source.strides[-2] if len(self.source.strides) > 1 else k
 
-        def fetch(address: int, _part: Loop, block: Loop) -> Tree:
-            inside = window("buf", "i8", address, (mapping.resident_rows, k), (mapping.k_padded, 1))
+        def fetch(address: int, turns: Sequence[Step], _part: Loop, block: Loop) -> Tree:
+            inside = window("buf", "i8", address, (mapping.resident_rows, k), (mapping.k_padded, 1), turns)
             base = self.source.address + box.start * pitch
             steps = block.step(mapping.resident_rows * pitch)
             outside = window(self.source.storage.space, "i8", base, (mapping.resident_rows, k), (pitch, 1), steps)
@@ -216,8 +226,8 @@ class LinearKernel:
         scales = window("dram", "f32", self.scales.address + 4 * box.start, (mapping.resident_rows, 1))
         row_pitch = self.result.strides[0]
         result = Result("dram", self.result.address + box.start * row_pitch, row_pitch, 0, self._taps(box.start))
-        weights, by_block = box.weights.address, 4 * mapping.resident_rows
-        return Job(mapping, box.blocks, 1, box.start, weights, result, scales, by_block, box.unit, fetch)
+        weights, steps = box.weights.address, (4 * mapping.resident_rows, 0)
+        return Job(mapping, box.blocks, 1, box.start, weights, result, scales, steps, box.unit, fetch)
 
     def _taps(self, start: int) -> tuple[Tap, ...]:
         return output_taps(self.chain, start * self.shape.n, self.shape.n, 1)

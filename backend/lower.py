@@ -25,6 +25,7 @@ from .matmul_kernel import MatMulKernel
 from .memory import allocate
 from .moves import concat_kernel, gather_kernel, view_kernel
 from .pool_kernel import PoolKernel
+from .product_kernel import ProductKernel
 from .row_kernel import RowKernel
 from .tensor_quantise import TensorQuantiseKernel
 
@@ -121,6 +122,7 @@ class Compiler:
         return {
             "row": lambda kernel: RowKernel(kernel, context),
             "linear": lambda kernel: LinearKernel(kernel, context, cells),
+            "product": lambda kernel: ProductKernel(kernel, context, cells),
             "conv": lambda kernel: ConvKernel(kernel, context, cells),
             "tensor_quantise": lambda kernel: TensorQuantiseKernel(kernel, context),
             "matmul": lambda kernel: MatMulKernel(kernel, context),

@@ -114,6 +114,7 @@ def compile_model(
     include_tied: bool = False,
     keep_reference: bool = True,
     dump_dir: str | Path | None = None,
+    attention: str = "auto",
 ) -> Program:
     """Compile a model to a program: ``flexc.compile``.
 
@@ -129,6 +130,7 @@ def compile_model(
         include_tied: prune a head tied to the embedding, too.
         keep_reference: put the fp32 graph into the program, for checks.
         dump_dir: folder for what each stage hands on.
+        attention: where products of two activations run: ``array``, ``vector``, or ``auto`` for the faster one.
 
     Raises:
         UsageError: arguments that contradict each other.
@@ -146,6 +148,7 @@ def compile_model(
         include_tied=include_tied,
         keep_reference=keep_reference,
         dump_dir=dump_dir,
+        attention=attention,
     )
     return Program(compile_graph(path_or_model, options).program)
 

@@ -47,6 +47,12 @@ def _compile(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--shape", metavar="NAME=1x256", action="append", default=[], help="dims of a dynamic input")
     parser.add_argument("--dim", metavar="SYMBOL=N", action="append", default=[], help="size of a dynamic dim by name")
     parser.add_argument("--prune-tied", action="store_true", help="prune a head tied to the embedding, too")
+    parser.add_argument(
+        "--attention",
+        metavar="ENGINE",
+        default="auto",
+        help="products of activations: array (INT8), vector (fp32), or auto, the faster (default)",
+    )
     parser.add_argument("--no-reference", action="store_true", help="leave the fp32 graph that --check uses out")
     parser.add_argument("--dump-dir", metavar="DIR", help="write what each stage hands on")
     parser.add_argument("--per-layer", action="store_true", help="list every linear and how it is mapped")

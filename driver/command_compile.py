@@ -46,6 +46,7 @@ def options_of(arguments: Namespace) -> Options:
         shapes=dict(_shape(text) for text in arguments.shape),
         dims=dims_of(arguments.dim),
         include_tied=arguments.prune_tied,
+        attention=arguments.attention,
         keep_reference=not arguments.no_reference,
         dump_dir=arguments.dump_dir,
     )

@@ -21,6 +21,7 @@ from flexc.passes.calibrate import SAMPLES, Statistics, calibrate, input_specs
 from flexc.passes.feeds import Feeds, windows
 from flexc.passes.pattern import NM
 from flexc.passes.pattern import Cost as RowCost
+from flexc.passes.product_cost import ENGINES, place_products
 from flexc.passes.prune import PruneReport, default_method, find_method, prune
 from flexc.passes.quantise import quantise
 from flexc.stages import Stages
@@ -53,6 +54,7 @@ class Options:
         include_tied: prune a head tied to the embedding, too.
         keep_reference: put the fp32 graph into the program, for checks.
         dump_dir: folder for what each stage hands on.
+        attention: where products of two activations run: ``array``, ``vector``, or ``auto`` for the faster one.
     """
 
     target: str | Path | Machine = "edge"
@@ -65,6 +67,7 @@ class Options:
     include_tied: bool = False
     keep_reference: bool = True
     dump_dir: str | Path | None = None
+    attention: str = "auto"
 
 
 @dataclass(frozen=True)
@@ -113,6 +116,7 @@ def compile_graph(source: Model, options: Options, stages: Stages | None = None)
 
     with stages.stage("quantise"):
         quantised = quantise(model)
+        place_products(quantised, machine, lambda _node: options.attention)
         dump.graph("20-quantised.onnx", quantised)
 
     with stages.stage("lower"):
@@ -149,6 +153,8 @@ def check_usage(options: Options) -> None:
             f"--prune {method.name} needs calibration data",
             remedy="give some, --calib FILE.npy or FILE.npz, or choose --prune magnitude",
         )
+    if options.attention not in ENGINES:
+        raise UsageError(f"--attention {options.attention}", remedy=f"choose one of {', '.join(ENGINES)}")
     if options.samples < 1:
         raise UsageError(f"--samples {options.samples}: at least one calibration window is needed")
 

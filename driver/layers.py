@@ -12,6 +12,7 @@ from flexc.emulator.walk import Leaf, build, visits
 from flexc.frontend.edit import shape_of
 from flexc.isa.program import Op, Program
 from flexc.passes.pattern import NM
+from flexc.passes.product_cost import WHY_KEY
 
 PRODUCTS = ("MatMulInteger", "ConvInteger")
 """The operators that run on the array."""
@@ -50,18 +51,30 @@ class TileUse:
 
 def dims_of(node: ir.Node) -> Dims:
     """Return the dimensions of an integer product; a convolution's weight is [n, k / kernel, kernel ...]."""
-    source, weight, out = node.inputs[0], node.inputs[1], node.outputs[0]
-    assert source is not None
+    weight, out = node.inputs[1], node.outputs[0]
     assert weight is not None
-    shape, weights, result = shape_of(source), shape_of(weight), shape_of(out)
+    weights, result = shape_of(weight), shape_of(out)
     if node.op_type == "MatMulInteger":
-        return Dims(math.prod(shape[:-1]), weights[0], weights[1])
+        return Dims(math.prod(result[:-1]), weights[-2], weights[-1])
     return Dims(result[0] * math.prod(result[2:]), math.prod(weights[1:]), weights[0])
 
 
 def products(model: ir.Model) -> Mapping[str, ir.Node]:
     """Return the integer products of a quantised graph by node name."""
     return {str(node.name): node for node in model.graph if node.op_type in PRODUCTS}
+
+
+def activation_products(model: ir.Model) -> list[dict[str, str]]:
+    """Return for every product of two activations the node, the engine it runs on, and why there."""
+    return [
+        {
+            "node": str(node.name),
+            "engine": "array" if node.op_type in PRODUCTS else "vector",
+            "reason": str(node.metadata_props[WHY_KEY]),
+        }
+        for node in model.graph
+        if WHY_KEY in node.metadata_props
+    ]
 
 
 def product_of(op: Op, nodes: Mapping[str, ir.Node]) -> ir.Node | None:

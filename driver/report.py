@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from flexc.compiler import Compilation
-from flexc.layers import TileUse, dims_of, mappings, product_of, products
+from flexc.layers import TileUse, activation_products, dims_of, mappings, product_of, products
 from flexc.passes.pattern import NM
 from flexc.passes.prune import NM_KEY
 from flexc.tables import Facts, Part, Table, count, duration, energy, percent, plain, size
@@ -31,6 +31,7 @@ def compile_report(compilation: Compilation, file: Path | None = None) -> dict[s
         "nodes_by_engine": dict(sorted(Counter(row["engine"] for row in nodes).items())),
         "host_segments": segments,
         "layers": layer_rows(compilation),
+        "activation_products": activation_products(compilation.quantised),
         "bytes": _bytes(compilation, file),
         "cycles": cost.cycles,
         "time_s": cost.time_s,
@@ -130,6 +131,8 @@ def report_parts(report: dict[str, Any], *, layers: bool = False, nodes: bool = 
         parts.append(_segments(report["host_segments"]))
     if layers:
         parts.append(_layers(report["layers"]))
+        if report["activation_products"]:
+            parts.append(_product_table(report["activation_products"]))
     if nodes:
         rows = [(row["node"], row["op"], row["engine"], row["reason"]) for row in report["nodes"]]
         parts.append(Table("Nodes", ("node", "op", "engine", "why"), rows))
@@ -151,6 +154,7 @@ def _facts(report: dict[str, Any]) -> list[tuple[str, str]]:
         ("pruning", _pruning_text(report["prune"])),
         ("nodes", engines),
         ("host segments", f"{len(segments)} ({sum(each['nodes'] for each in segments)} nodes)" if segments else "none"),
+        *_activation_products(report["activation_products"]),
         ("padding", _padding_text(report["layers"])),
         (
             "code",
@@ -164,6 +168,18 @@ def _facts(report: dict[str, Any]) -> list[tuple[str, str]]:
     took = ", ".join(f"{name} {seconds:.1f}" for name, seconds in report["stages_s"].items() if seconds >= 0.05)
     rows.append(("took", f"{sum(report['stages_s'].values()):.1f} s" + (f" ({took})" if took else "")))
     return rows
+
+
+def _product_table(rows: list[dict[str, str]]) -> Table:
+    cells = [(row["node"], row["engine"], row["reason"]) for row in rows]
+    return Table("Products of activations", ("node", "engine", "why"), cells)
+
+
+def _activation_products(rows: list[dict[str, str]]) -> list[tuple[str, str]]:
+    if not rows:
+        return []
+    on_array = sum(row["engine"] == "array" for row in rows)
+    return [("attention", f"{on_array} of {len(rows)} products of activations on the array, the others in fp32")]
 
 
 def _share_text(sizes: dict[str, Any]) -> str:

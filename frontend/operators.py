@@ -207,6 +207,16 @@ def _array(node: ir.Node) -> str:
     return "" if weight is not None and weight.const_value is not None else "the weight must be constant"
 
 
+def _integer_product(node: ir.Node) -> str:
+    """The weight is constant (see the linears), or both operands are int8 made at run time, without zero points."""
+    if not _array(node):
+        return ""
+    types = {_dtype(value) for value in node.inputs[:2]}
+    if types != {"INT8"} or any(value is not None for value in node.inputs[2:]):
+        return "the weight must be constant, or both operands int8 without zero points"
+    return ""
+
+
 def _conv(node: ir.Node) -> str:
     """The weight is constant; one image or signal."""
     shape = node.inputs[0].shape if node.inputs[0] is not None else None
@@ -279,7 +289,7 @@ _LIST: tuple[tuple[str, str, Tolerance, Rule], ...] = (
     ("Gather", "gather", EXACT, _gather),
     ("MatMul", "matmul", Tolerance(16, "sum"), _matmul),
     ("MaxPool", "pool", EXACT, _max_pool),
-    ("MatMulInteger", "linear", EXACT, _array),
+    ("MatMulInteger", "linear", EXACT, _integer_product),
     ("ConvInteger", "conv", EXACT, _conv),
 )
 

@@ -70,10 +70,10 @@ def scatter(operands: Operands) -> Counters:
 
 
 def load_weights(operands: Operands) -> Counters:
-    """One cell write a word; nothing on a machine whose weights are resident."""
-    if operands.machine.array.resident:
-        return {}
+    """One cell write a word; nothing for constant weights on a machine where these are resident."""
     groups, source = operands.groups, operands.streams["src"]
+    if operands.machine.array.resident and source.space == "const":
+        return {}
     assert groups is not None
     array = operands.machine.array
     counts = _memory([source], [])

@@ -85,11 +85,14 @@ def _rows_apart(table: Stream, rows: int) -> Stream:
 
 
 def load_weights(operands: Operands) -> Duration:
-    """One column a cycle into all macros, or as fast as the weight bus of a cluster brings them; 0 when resident."""
-    array = operands.machine.array
-    if array.resident:
+    """One column a cycle into all macros, or as fast as the weight bus of a cluster brings them; 0 when resident.
+
+    What a resident machine has in its cells from the start is what the object file brings (``const``); tiles made at
+    run time it writes like any other.
+    """
+    array, source = operands.machine.array, operands.streams["src"]
+    if array.resident and source.space == "const":
         return Duration(0, 0)
-    source = operands.streams["src"]
     a_cluster = _ceil(source.rows, array.clusters) * source.cols * source.itemsize
     cycles = max(array.load_cycles, _ceil(a_cluster, array.weight_bus_bytes_per_cycle))
     return Duration(cycles, cycles)

@@ -162,7 +162,7 @@ ARRAY = (
         writes=("cells",),
         duration=durations.load_weights,
         counters=counters.load_weights,
-        timing="max(load_cycles, bytes a cluster over the weight bus); 0 on a resident machine",
+        timing="max(load_cycles, bytes a cluster over the weight bus); 0 from const on a resident machine",
     ),
     Instruction(
         "lda",

@@ -93,10 +93,12 @@ class Emitter:
             return value
         return self.node("Cast", what, role, [value], shape_of(value), dtype=dtype, attributes={"to": dtype})
 
-    def reduce(self, op: str, what: str, role: Role | None, value: ir.Value, axes: Sequence[int]) -> ir.Value:
-        """Append a float reduction of `value` that drops `axes`, an input or an attribute as the opset has it."""
-        shape = [size for axis, size in enumerate(shape_of(value)) if axis not in axes]
+    def reduce(
+        self, op: str, what: str, role: Role | None, value: ir.Value, axes: Sequence[int], *, keep: bool = False
+    ) -> ir.Value:
+        """Append a float reduction of `value` that drops `axes` (or leaves 1 there), as the opset has it."""
+        shape = [1 if axis in axes else size for axis, size in enumerate(shape_of(value)) if keep or axis not in axes]
         if self.opset < _AXES_INPUT_SINCE[op]:
-            return self.node(op, what, role, [value], shape, attributes={"axes": list(axes), "keepdims": 0})
+            return self.node(op, what, role, [value], shape, attributes={"axes": list(axes), "keepdims": int(keep)})
         constant = self.constant(f"{what}/axes", np.array(axes, np.int64))
-        return self.node(op, what, role, [value, constant], shape, attributes={"keepdims": 0})
+        return self.node(op, what, role, [value, constant], shape, attributes={"keepdims": int(keep)})

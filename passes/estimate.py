@@ -120,7 +120,7 @@ class _Times:
         self.settle = durations.settle(operands).busy
         self.mac = durations.mac(operands)
         self.merge = (mapping.slices - 1) * durations.accumulate(operands).busy
-        result = Stream.dense("buf", "f32", 0, mapping.vectors, mapping.columns)
+        result = Stream.dense("buf", "f32", 0, mapping.vectors, mapping.width)
         self.dequant = durations.VectorRule(4)(Operands(machine, {}, {"dst": result})).busy
         strided = replace(result, space="dram", row_pitch=4 * max(mapping.n_padded, mapping.columns + 1))
         self.out = durations.transfer([strided], [result], machine)

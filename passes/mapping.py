@@ -45,6 +45,8 @@ class LinearShape:
     unit: int = 1
     #: Column groups must cover the N columns without padding: another part follows them.
     exact: bool = False
+    #: The weight is made at run time: its tiles come a whole column group at a time, and several groups are exact.
+    written: bool = False
 
 
 @dataclass(frozen=True)
@@ -105,6 +107,11 @@ class Mapping:
     def columns(self) -> int:
         """Columns of a column group."""
         return self.macros * 32
+
+    @property
+    def width(self) -> int:
+        """Columns of a column group that results are taken of: all, unless the only group is wider than N."""
+        return min(self.columns, self.shape.n)
 
     @property
     def n_padded(self) -> int:
@@ -180,7 +187,7 @@ def candidates(shape: LinearShape, pattern: NM, machine: Machine, macros: int) -
         limit = machine.array.accumulator_vectors // acc_slots
         for resident in _row_blocks(shape, limit):
             sized = replace(base, vectors=_even(resident, limit), resident_rows=resident, acc_slots=acc_slots)
-            for by_step in (False, True) if resident <= limit else (False,):
+            for by_step in (False, True) if resident <= limit and not shape.written else (False,):
                 slotted = (
                     replace(sized, by_step=by_step, weight_slots=weight_slots, out_slots=out_slots)
                     for weight_slots, out_slots in product((2, 1), (2, 1))
@@ -202,7 +209,8 @@ def _tilings(shape: LinearShape, pattern: NM, machine: Machine, most: int) -> It
         tile_bytes = machine.tile_bytes(pattern.n, pattern.m, blocks)
         macros = _ceil(column_tiles, groups)
         slices *= 2
-        if shape.exact and (macros * groups != column_tiles or shape.n % array.columns):
+        padded = macros * groups != column_tiles or shape.n % array.columns
+        if padded and (shape.exact or (shape.written and groups > 1)):
             continue
         yield Mapping(shape, pattern, blocks, steps, slices // 2, macros, groups, 1, 1, False, 1, 1, 1, tile_bytes)
 

@@ -16,6 +16,7 @@ import onnx_ir as ir
 from ..frontend.edit import shape_of
 from ..frontend.infer import reads
 from ..frontend.operators import OPERATORS, Operator, native
+from .product_cost import WHY_KEY
 from .rows import Form, is_elementwise, operand, output_form, row_length
 
 #: Stream registers that a row kernel may use, of the 64 there are: some are left for what its parts cannot foresee.
@@ -90,6 +91,8 @@ class _Partition:
         operator, reason = (None, wish) if wish else native(node)
         if operator is None:
             self._host(node, reason)
+        elif operator.kind == "linear" and operand(node, 1).const_value is None:
+            self._product(node)
         elif operator.kind in ("linear", "conv"):
             self._new(operator.kind, "array", "constant weight", linear_chain(node))
         elif node.op_type == "Abs" and (chain := tensor_quantise_chain(node)):
@@ -97,7 +100,15 @@ class _Partition:
         elif operator.kind in ("row", "row_axis", "reduce", "view", "concat"):
             self._row(node, operator)
         else:
-            self._new(operator.kind, "dma" if operator.kind == "gather" else "vector", operator.kind, [node])
+            reason = node.metadata_props.get(WHY_KEY, operator.kind)
+            self._new(operator.kind, "dma" if operator.kind == "gather" else "vector", reason, [node])
+
+    def _product(self, node: ir.Node) -> None:
+        chain = linear_chain(node)
+        if len(chain) == 4:
+            self._new("product", "array", node.metadata_props.get(WHY_KEY, "product of two activations"), chain)
+        else:
+            self._host(node, "MatMulInteger: its sums are not scaled by rows and then by columns")
 
     def _reads(self, node: ir.Node) -> list[int]:
         return [self.made_by.get(value, -1) for value in reads(node)]
@@ -215,6 +226,8 @@ def only_user(value: ir.Value) -> ir.Node | None:
 
 def linear_chain(product: ir.Node) -> list[ir.Node]:
     """Return the integer product and the nodes after it that dequantise: Cast, Mul, Mul, then Reshape and bias Add."""
+    if product.op_type == "MatMulInteger" and operand(product, 1).const_value is None:
+        return _product_chain(product)
     chain = [product]
     for op_type in ("Cast", "Mul", "Mul", "Reshape", "Add"):
         follower = only_user(chain[-1].outputs[0])
@@ -230,6 +243,25 @@ def linear_chain(product: ir.Node) -> list[ir.Node]:
     if len(chain) < 4:
         return [product]
     return chain
+
+
+def _product_chain(product: ir.Node) -> list[ir.Node]:
+    """Return a product of two activations, its Cast, and the Muls by a scale a row and then by one a column."""
+    chain = [product]
+    for op_type, axis in (("Cast", 0), ("Mul", 1), ("Mul", 2)):
+        summand = chain[-1].outputs[0]
+        follower = only_user(summand)
+        if follower is None or follower.op_type != op_type or shape_of(follower.outputs[0]) != shape_of(summand):
+            return [product]
+        scales = [value for value in follower.inputs if value is not None and value is not summand]
+        if axis and (len(scales) != 1 or shape_of(scales[0])[-axis : len(shape_of(scales[0])) - axis + 1] not in _ONE):
+            return [product]
+        chain.append(follower)
+    return chain
+
+
+#: What a shape has at an axis along which a value is one number: nothing, where the axis is missing.
+_ONE = ((), (1,))
 
 
 def _keeps_columns(reshape: ir.Node) -> bool:

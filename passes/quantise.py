@@ -34,8 +34,12 @@ if TYPE_CHECKING:
 MIN_OPSET = 13
 """QuantizeLinear takes a scale for each index of an axis from here on."""
 
-_LEVELS = np.float32(127)
-_TINY = np.finfo(np.float32).tiny
+LEVELS = np.array(127, np.float32)
+"""The greatest INT8 code: codes are symmetric."""
+
+TINY = np.array(np.finfo(np.float32).tiny)
+"""The smallest normal number: the peak of what is zero throughout."""
+
 _CHUNK = 1 << 20
 """Weights quantised in one go."""
 
@@ -87,11 +91,11 @@ def quantise_weight(matrix: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDAr
     for start in range(0, len(matrix), step):
         rows = matrix[start : start + step]
         peak = np.maximum(rows.max(axis=1, initial=0), -rows.min(axis=1, initial=0))
-        scale = np.maximum(peak / _LEVELS, _TINY)
+        scale = np.maximum(peak / LEVELS, TINY)
         if not np.isfinite(scale).all():
             raise FlexcError("a weight is NaN or infinite")
         scaled = rows / scale[:, np.newaxis]
-        codes[start : start + step] = np.clip(np.rint(scaled, out=scaled), -_LEVELS, _LEVELS, out=scaled)
+        codes[start : start + step] = np.clip(np.rint(scaled, out=scaled), -LEVELS, LEVELS, out=scaled)
         scales[start : start + step] = scale
     return codes, scales
 
@@ -191,9 +195,9 @@ def _row_scales(source: ir.Value, emitter: Emitter) -> ir.Value:
     shape = shape_of(source)
     size = emitter.node("Abs", "abs", "quantise", [source], shape)
     peak = emitter.reduce("ReduceMax", "peak", "quantise", size, range(1, len(shape)))
-    floor = emitter.constant("floor", np.array(_TINY))
+    floor = emitter.constant("floor", TINY)
     peak = emitter.node("Max", "guarded_peak", "quantise", [peak, floor], shape[:1])
-    return emitter.node("Div", "scale", "quantise", [peak, emitter.constant("levels", np.array(_LEVELS))], shape[:1])
+    return emitter.node("Div", "scale", "quantise", [peak, emitter.constant("levels", LEVELS)], shape[:1])
 
 
 def _mark_bias(linear: Linear) -> None:

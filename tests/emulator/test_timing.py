@@ -21,11 +21,11 @@ def cycles(code: list[Instr], machine: Machine = FREE_ISSUE) -> Timing:
     return time_program(p.program(code, machine=machine))
 
 
-def streams(n: int, m: int, blocks: int, vectors: int) -> list[Instr]:
+def streams(n: int, m: int, blocks: int, vectors: int, source: str = "buf") -> list[Instr]:
     shape = p.groups_of(n, m, blocks)
     return [
         p.groups(n, m, blocks),
-        p.stream(0, "buf", "u8", 0, 1, shape.tile_bytes(32)),
+        p.stream(0, source, "u8", 0, 1, shape.tile_bytes(32)),
         p.stream(1, "cells", "i8", 0, 1, 1),
         p.stream(2, "buf", "i8", 0x8000, vectors, shape.depth),
         p.stream(3, "acc", "i32", 0, vectors, 32),
@@ -83,9 +83,16 @@ def test_two_weight_sets_hide_loads() -> None:
 
 def test_resident_weights_load_in_no_time() -> None:
     machine = p.with_array(FREE_ISSUE, resident=True, weight_sets=0)
-    timing = cycles([*streams(2, 4, 64, 10), *TILE], machine)
+    timing = cycles([*streams(2, 4, 64, 10, "const"), *TILE], machine)
     assert timing.cycles == 2 + 9 + 11
     assert "cell_write" not in timing.counters
+
+
+def test_tiles_made_at_run_time_take_their_time_on_a_resident_machine() -> None:
+    machine = p.with_array(FREE_ISSUE, resident=True, weight_sets=0)
+    timing = cycles([*streams(2, 4, 64, 10, "buf"), *TILE], machine)
+    assert timing.cycles == 32 + 2 + 9 + 11
+    assert timing.counters["cell_write"] == 32 * 128
 
 
 def test_control_issues_one_a_cycle_and_stalls_at_a_full_queue() -> None:

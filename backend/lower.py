@@ -73,6 +73,7 @@ class Compiler:
         self._keep_interface(len(kernels))
         weight_bytes, const_bytes = self.context.const.place()
         dram_bytes = allocate(list(self.context.lifetimes.values()))
+        self._check_capacity(const_bytes + dram_bytes)
         builder = Builder(self.machine)
         self._emit(builder, planned)
         image = np.zeros(const_bytes, np.uint8)
@@ -93,6 +94,15 @@ class Compiler:
                 tensors=tuple(self.written),
             ),
         )
+
+    def _check_capacity(self, needed: int) -> None:
+        """Refuse a model that this machine cannot hold, before its constants are gathered."""
+        capacity = self.machine.dram.capacity_bytes
+        if needed > capacity:
+            raise FlexcError(
+                f"weights and activations take {needed} bytes of DRAM, target '{self.machine.name}' has {capacity}",
+                remedy="choose a smaller shape, or a target with a larger capacity_bytes",
+            )
 
     def _keep_interface(self, end: int) -> None:
         """Keep inputs and outputs in memory throughout, so that the user can look at both after a run."""

@@ -13,6 +13,7 @@ from onnx_ir.passes.common.naming import NameGenerator
 
 from ..isa.errors import FlexcError
 from .bind import bind_shapes
+from .limits import check_node_count, check_sizes
 from .opset import modernise
 from .simplify import Simplifier
 from .source import read
@@ -42,10 +43,13 @@ def load(
         FlexcError: the file is missing, broken or not supported, or shapes are missing or wrong.
     """
     model, where = read(source)
+    check_node_count(model, where)
     model = modernise(model, where)
     _prepare(model, where)
     bind_shapes(model.graph, shapes or {}, where, dims)
+    check_sizes(model.graph, where)
     Simplifier(model, where).run()
+    check_sizes(model.graph, where)
     _finish(model)
     return model
 

@@ -11,6 +11,7 @@ import onnx
 import onnx_ir as ir
 
 from ..isa.errors import FlexcError
+from .limits import refuse_many_nodes
 
 _EXPORT_AGAIN = "export or download the model again"
 
@@ -61,6 +62,7 @@ def _parse(path: Path) -> onnx.ModelProto:
 def _deserialize(proto: onnx.ModelProto, where: str) -> ir.Model:
     if proto.graph.sparse_initializer:
         raise FlexcError("sparse initializers are not supported", where=where, remedy="store the weights dense")
+    refuse_many_nodes(len(proto.graph.node) + sum(len(function.node) for function in proto.functions), where)
     try:
         return ir.serde.deserialize_model(proto)
     except (ir.serde.SerdeError, ValueError, TypeError, KeyError) as error:

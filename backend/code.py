@@ -13,6 +13,7 @@ from ..isa.machine import Machine
 from ..isa.program import Op, Tap, Tile
 from ..isa.streams import DTYPES, Step, Stream
 from ..passes.layout import aligned
+from .views import Storage
 
 
 class DoesNotFit(Exception):
@@ -42,6 +43,23 @@ class Loop:
     def step(self, by: int, mod: int = 0) -> list[Step]:
         """Return the step of a stream that moves ``by`` bytes an iteration, if it moves at all."""
         return [Step(self.level, by, mod)] if self.level is not None and by and mod != 1 else []
+
+
+@dataclass(frozen=True)
+class Moving:
+    """Where a storage lies in each turn of a loop over nodes: ``by`` bytes further each time, round a ring or not.
+
+    Kernels inside such a loop are written for one turn; they see an address of :data:`MOVING` in its place.
+    """
+
+    storage: Storage
+    offset: int
+    by: int
+    period: int = 0
+
+
+#: The address from which on addresses stand for storages that move: number i for those around (i + 1) * MOVING.
+MOVING = 1 << 44
 
 
 @dataclass
@@ -124,13 +142,28 @@ class Builder:
         self.ops: list[Op] = []
         self.taps: list[Tap] = []
         self.tiles: list[Tile] = []
+        self._moving: Sequence[Moving] = ()
+        self._outer: list[Loop] = []
         self.begin_kernel()
 
     def begin_kernel(self) -> None:
         """Forget the streams, loops and buffer of the kernel before."""
         self._streams: dict[Stream, int] = {}
-        self._depth = 0
+        self._depth = len(self._outer)
         self._buffer_top = 0
+
+    def begin_turns(self, count: int, moving: Sequence[Moving]) -> None:
+        """Open a loop around whole kernels, in which the storages of ``moving`` move."""
+        self.begin_kernel()
+        self._outer, self._moving = self.loops(count), moving
+        self.tiles.append(Tile(len(self.code), "turn", count))
+        self.emit("loop", level=0, count=count)
+
+    def end_turns(self) -> None:
+        """Close the loop around kernels."""
+        self.emit("endloop", level=0)
+        self._outer, self._moving = [], ()
+        self.begin_kernel()
 
     def emit(self, mnemonic: str, **values: Value) -> int:
         """Add an instruction; return its place in the code."""
@@ -157,6 +190,7 @@ class Builder:
         return register
 
     def _set(self, register: int, stream: Stream) -> None:
+        stream = self._placed(stream)
         self.emit(
             "stream",
             stream=register,
@@ -170,6 +204,16 @@ class Builder:
             self.emit("pitch", stream=register, row=stream.row_pitch, col=stream.col_pitch)
         for step in stream.steps:
             self.emit("step", stream=register, level=step.level, by=step.stride, mod=step.period)
+
+    def _placed(self, stream: Stream) -> Stream:
+        """Return a stream on a storage that moves as it is in the first turn, with the step that moves it."""
+        number, offset = divmod(stream.base + MOVING // 2, MOVING)
+        if stream.space not in ("dram", "const") or not number:
+            return stream
+        each = self._moving[number - 1]
+        base = each.storage.address + each.offset + offset - MOVING // 2
+        moves = self._outer[0].step(each.by, each.period)
+        return replace(stream, base=base, steps=(*moves, *stream.steps))
 
     def loops(self, *counts: int) -> list[Loop]:
         """Return nested loops, the outermost first; levels go to those that turn more than once."""

@@ -47,8 +47,8 @@ class Context:
         if value not in self.views:
             self.views[value] = self._constant(value)
         view = self.views[value]
-        if view.storage.space == "dram":
-            lifetime = self.lifetimes[id(view.storage)]
+        lifetime = self.lifetimes.get(id(view.storage))  # neither constants nor what moves with a loop have one
+        if lifetime is not None:
             lifetime.last = max(lifetime.last, self.kernel)
         return view
 

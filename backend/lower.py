@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 import onnx_ir as ir
@@ -21,6 +20,7 @@ from .context import Context
 from .conv_kernel import ConvKernel
 from .host_kernel import HostKernel, tensor_of
 from .linear_kernel import CellAllocator, LinearKernel, emit_resident
+from .loop_kernel import Irregular, LoopKernel, Lowering
 from .matmul_kernel import MatMulKernel
 from .memory import allocate
 from .moves import concat_kernel, gather_kernel, view_kernel
@@ -28,14 +28,6 @@ from .pool_kernel import PoolKernel
 from .product_kernel import ProductKernel
 from .row_kernel import RowKernel
 from .tensor_quantise import TensorQuantiseKernel
-
-
-class Lowering(Protocol):
-    """A planned kernel."""
-
-    def emit(self, builder: Builder) -> None:
-        """Write its code."""
-        ...
 
 
 @dataclass
@@ -54,10 +46,16 @@ class _Refused(Exception):
 
 
 class Compiler:
-    """Lowers one quantised graph for one machine."""
+    """Lowers one quantised graph for one machine; repetitions with a node of ``unrolled`` become no loops."""
 
-    def __init__(self, model: ir.Model, machine: Machine, pinned: Callable[[ir.Node], str]) -> None:
-        self.model, self.machine, self.pinned = model, machine, pinned
+    def __init__(
+        self,
+        model: ir.Model,
+        machine: Machine,
+        pinned: Callable[[ir.Node], str],
+        unrolled: Collection[ir.Node] = (),
+    ) -> None:
+        self.model, self.machine, self.pinned, self.unrolled = model, machine, pinned, unrolled
         self.context = Context(machine)
         self.cells = CellAllocator(machine)
         self.hosts: list[HostKernel] = []
@@ -68,7 +66,7 @@ class Compiler:
         graph = self.model.graph
         for value in graph.inputs:
             self.context.output(value)
-        kernels = partition(self.model, self.machine.buffer.bytes // 3, self.pinned)
+        kernels = partition(self.model, self.machine.buffer.bytes // 3, self.pinned, self.unrolled)
         planned = [self._plan(place, kernel) for place, kernel in enumerate(kernels)]
         self._keep_interface(len(kernels))
         weight_bytes, const_bytes = self.context.const.place()
@@ -116,6 +114,8 @@ class Compiler:
 
     def _plan(self, place: int, kernel: Kernel) -> Planned:
         self.context.kernel = place
+        if kernel.repetition is not None:
+            return Planned(kernel, LoopKernel(kernel, kernel.repetition, self.context, self._lowering))
         try:
             return Planned(kernel, self._lowering(kernel))
         except DoesNotFit as reason:
@@ -160,6 +160,8 @@ class Compiler:
             try:
                 item.lowering.emit(builder)
             except DoesNotFit as reason:
+                if item.kernel.repetition is not None:
+                    raise Irregular(item.kernel.nodes[0]) from reason
                 refused.update(dict.fromkeys(item.kernel.nodes, f"{item.kernel.nodes[-1].op_type}: {reason}"))
                 continue
             if len(builder.code) > first:
@@ -198,7 +200,8 @@ def _kinds(kernel: Kernel) -> list[str]:
 def lower(model: ir.Model, machine: Machine, pinned: Callable[[ir.Node], str] = lambda _node: "") -> Program:
     """Return the program of a quantised graph for a machine.
 
-    What turns out not to fit while its code is written goes to the host, and everything is planned again.
+    What turns out not to fit while its code is written goes to the host, and loops whose turns turn out not to lie
+    evenly in memory are unrolled again; then everything is planned anew.
 
     Raises:
         FlexcError: a linear does not fit the machine, or an output is constant.
@@ -206,12 +209,15 @@ def lower(model: ir.Model, machine: Machine, pinned: Callable[[ir.Node], str] = 
     for value in model.graph.inputs:
         shape_of(value)
     refused: dict[ir.Node, str] = {}
+    unrolled: set[ir.Node] = set()
 
     def for_host(node: ir.Node) -> str:
         return pinned(node) or refused.get(node, "")
 
     while True:
         try:
-            return Compiler(model, machine, for_host).run()
+            return Compiler(model, machine, for_host, unrolled).run()
         except _Refused as found:
             refused.update(found.reasons)
+        except Irregular as loop:
+            unrolled.add(loop.node)

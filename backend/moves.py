@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import onnx_ir as ir
 
@@ -141,17 +142,47 @@ def view_kernel(kernel: Kernel, context: Context) -> CopyKernel:
 
 
 def concat_kernel(kernel: Kernel, context: Context) -> CopyKernel:
-    """Plan a concatenation: every operand is copied to its place."""
+    """Plan a concatenation: a view where the operands lie evenly one behind the other, else copies of such runs."""
     node = kernel.nodes[0]
-    out = context.output(node.outputs[0])
-    axis, start, copies = node.attributes.get_int("axis", 0) % len(out.shape), 0, []
-    for value in node.inputs:
-        assert value is not None
-        view = context.view(value)
-        if view.shape[axis]:
-            copies.append((view, out.slice(axis, start, view.shape[axis])))
+    value = node.outputs[0]
+    axis = node.attributes.get_int("axis", 0) % len(shape_of(value))
+    views = [context.view(each) for each in node.inputs if each is not None]
+    parts = joined([view for view in views if view.shape[axis]], axis)
+    if len(parts) == 1 and parts[0].storage.space == "dram":
+        context.set(value, parts[0])
+        return CopyKernel([])
+    out = context.output(value)
+    start, copies = 0, []
+    for view in parts:
+        copies.append((view, out.slice(axis, start, view.shape[axis])))
         start += view.shape[axis]
     return CopyKernel(copies)
+
+
+def joined(views: Sequence[View], axis: int) -> list[View]:
+    """Return as few views as can stand for these, side by side along an axis."""
+    parts: list[View] = []
+    for view in views:
+        both = _side_by_side(parts[-1], view, axis) if parts else None
+        parts[-1:] = [both] if both is not None else [*parts[-1:], view]
+    return parts
+
+
+def _side_by_side(left: View, right: View, axis: int) -> View | None:
+    """Return one view of two, or None where the right one does not go on as the left one began."""
+    distance = right.offset - left.offset
+    stride = distance // left.shape[axis]
+    if left.shape[axis] > 1 and left.strides[axis] != stride or distance != stride * left.shape[axis]:
+        return None
+    if right.shape[axis] > 1 and right.strides[axis] != stride:
+        return None
+    shape = (*left.shape[:axis], left.shape[axis] + right.shape[axis], *left.shape[axis + 1 :])
+    strides = (*left.strides[:axis], stride, *left.strides[axis + 1 :])
+    wanted = replace(right, shape=shape, strides=strides, offset=left.offset)
+    whole = replace(left, shape=shape, strides=strides)
+    others = [place for place in range(len(shape)) if place != axis]
+    same = all(left.shape[i] == right.shape[i] and left.strides[i] == right.strides[i] for i in others)
+    return whole if same and whole == wanted else None
 
 
 class GatherKernel:

@@ -12,6 +12,7 @@ from typing import Protocol
 
 import onnx_ir as ir
 
+from ..frontend.edit import shape_of
 from ..isa.streams import Stream
 
 Operand = Stream | float | None
@@ -217,6 +218,16 @@ def reduce_mean(e: Emission, _node: ir.Node, dst: Stream, ins: Sequence[Operand]
     assert isinstance(source, Stream)
     e.op("vrsum", dst, source)
     return e.op("vdiv", dst, dst, float(source.cols))
+
+
+@recipe("MatMul")
+def row_product(e: Emission, node: ir.Node, dst: Stream, ins: Sequence[Operand]) -> int:
+    """Each row times a vector: the sum of the products."""
+    left = node.inputs[0]
+    assert left is not None
+    room = e.temp(shape_of(left)[-1])
+    e.op("vmul", room, ins[0], ins[1])
+    return e.op("vrsum", dst, room)
 
 
 @recipe("Softmax")

@@ -93,6 +93,8 @@ class RowKernel:
             return _reduced(node, view)
         if kind == "concat":
             return _wide(view, shape_of(value))
+        if kind == "matmul":
+            return _factor(node, view, first=value is node.inputs[0])
         if node.op_type == "QuantizeLinear" and value is not node.inputs[0]:
             rows = shape_of(operand(node))[:-1]
             one = view.reshape(()) if view.size == 1 else view
@@ -221,6 +223,14 @@ def _reduced(node: ir.Node, view: View) -> Access:
     keep = len(view.shape) - len(reduced_axes(node))
     strides = tuple(view.strides[axis] for axis in range(keep) if view.shape[axis] != 1)
     return Access(view, strides, size, stride)
+
+
+def _factor(node: ir.Node, view: View, *, first: bool) -> Access:
+    """Return how a factor of a product of rows with a vector is visited: the vector repeats as a row."""
+    shape = shape_of(operand(node))
+    rank = len(view.shape)
+    turned = view if first else view.transpose((*range(rank - 2), rank - 1, rank - 2))
+    return _wide(turned.broadcast(shape), shape)
 
 
 def immediate(value: ir.Value) -> float | None:

@@ -30,19 +30,22 @@ class Values:
 
     def fill(self, tap: Tap, iterations: Sequence[int], operand: Array) -> None:
         """Put an operand where its tap says that it belongs; columns beyond the limit are padding."""
-        if tap.value not in self._arrays:
-            self._arrays[tap.value] = np.zeros((self.windows, *tap.shape), NUMPY_TYPES[tap.dtype])
-            self._filled[tap.value] = np.zeros(tap.shape, np.bool_)
+        name = tap.value_at(iterations)
+        if not name:
+            return
+        if name not in self._arrays:
+            self._arrays[name] = np.zeros((self.windows, *tap.shape), NUMPY_TYPES[tap.dtype])
+            self._filled[name] = np.zeros(tap.shape, np.bool_)
         first = tap.col + sum(iterations[step.level] * step.stride for step in tap.col_steps)
         rows, cols = operand.shape[1], min(operand.shape[2], tap.col_limit - first)
         if cols <= 0:
             return
         base = tap.base + sum(iterations[step.level] * step.stride for step in tap.steps)
         strides = (tap.row_stride, tap.col_stride)
-        _window(self._arrays[tap.value].reshape(self.windows, -1), base, (rows, cols), strides)[:] = operand[
+        _window(self._arrays[name].reshape(self.windows, -1), base, (rows, cols), strides)[:] = operand[
             :, :, :cols
         ]
-        _window(self._filled[tap.value].reshape(1, -1), base, (rows, cols), strides)[:] = True
+        _window(self._filled[name].reshape(1, -1), base, (rows, cols), strides)[:] = True
 
     def missing(self, name: str) -> int:
         """Return how many elements of a value no tap has filled."""

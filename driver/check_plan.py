@@ -76,7 +76,7 @@ def _place(steps: Sequence[Step], program: Program, values: Mapping[str, ir.Valu
     firsts = [step.op.first for step in steps]
     for tap in program.debug.taps:
         place = bisect_right(firsts, tap.pc) - 1
-        if place >= 0 and tap.pc < steps[place].op.last and tap.value in values:
+        if place >= 0 and tap.pc < steps[place].op.last and all(name in values for name in tap.values):
             steps[place].taps.append(tap)
     makers = {name: step for step in steps for name in step.op.nodes}
     for tensor in program.debug.tensors:
@@ -86,7 +86,7 @@ def _place(steps: Sequence[Step], program: Program, values: Mapping[str, ir.Valu
 
 
 def _seen(step: Step) -> list[str]:
-    return list(dict.fromkeys([*(tap.value for tap in step.taps), *(tensor.name for tensor in step.tensors)]))
+    return list(dict.fromkeys([*(name for tap in step.taps for name in tap.values), *(tensor.name for tensor in step.tensors)]))
 
 
 def _forget(steps: Sequence[Step], last: Iterable[Question]) -> None:

@@ -12,7 +12,7 @@ from typing import IO, TYPE_CHECKING
 from .container import Content, Layout, Section, check_section, read_layout, read_section, write
 from .encoding import decode_all, encode_all
 from .errors import FlexcError
-from .instruction import Instr
+from .instruction import LEVELS, Instr
 from .machine import Machine
 from .program import Debug, Program, Segment, State, Tensor
 from .records import dump, from_record, parse, records, table, texts, to_record, whole
@@ -256,8 +256,8 @@ class _Reader:
             if not 0 <= op.first <= op.last <= length:
                 raise FlexcError(f"op '{op.name}' is of instructions {op.first}..{op.last}", where=self.at(DEBUG))
         for tap in debug.taps:
-            if not 0 <= tap.pc < length:
-                raise FlexcError(f"tap of '{tap.value}' is of instruction {tap.pc}", where=self.at(DEBUG))
+            if not (0 <= tap.pc < length and 0 <= tap.turn < LEVELS):
+                raise FlexcError(f"tap of '{tap.value}' is of instruction {tap.pc}, loop L{tap.turn}", where=self.at(DEBUG))
         for tile in debug.tiles:
             if not 0 <= tile.pc < length or tile.count < 1:
                 raise FlexcError(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -73,6 +73,7 @@ class Tap:
 
     Element (i, j) of the operand is element ``base + i * row_stride + j * col_stride`` of the flattened value, plus
     the steps (all in elements). Column j is column ``col + j`` plus ``col_steps``; from ``col_limit`` on it is padding.
+    In a loop made of repeated nodes, iteration n of level ``turn`` makes the value ``names[n]``; else the list is empty.
     """
 
     pc: int
@@ -87,6 +88,20 @@ class Tap:
     col: int = 0
     col_steps: tuple[Step, ...] = ()
     col_limit: int = 1 << 40
+    turn: int = 0
+    names: tuple[str, ...] = ()
+
+    @property
+    def values(self) -> tuple[str, ...]:
+        """All values that the operand becomes a part of."""
+        return self.names or (self.value,)
+
+    def value_at(self, iterations: Sequence[int]) -> str:
+        """Return the value that the operand belongs to in these iterations of all levels, or "" where none does."""
+        if not self.names:
+            return self.value
+        turn = iterations[self.turn]
+        return self.names[turn] if turn < len(self.names) else ""
 
 
 @dataclass(frozen=True)

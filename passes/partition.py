@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import onnx_ir as ir
@@ -17,25 +17,35 @@ from ..frontend.edit import shape_of
 from ..frontend.infer import reads
 from ..frontend.operators import OPERATORS, Operator, native
 from .product_cost import WHY_KEY
-from .rows import Form, is_elementwise, operand, output_form, row_length
+from .repeat import Repetition, is_view, repetitions
+from .rows import Form, is_elementwise, operand, output_form, row_length, row_product
 
 #: Stream registers that a row kernel may use, of the 64 there are: some are left for what its parts cannot foresee.
 STREAM_BUDGET = 58
 #: Registers a node takes for its result and for what its recipe needs besides.
-STREAMS_OF_KIND = {"view": 0, "row": 2, "reduce": 1, "row_axis": 4, "concat": 1}
+STREAMS_OF_KIND = {"view": 0, "row": 2, "reduce": 1, "row_axis": 4, "concat": 1, "matmul": 2}
 #: Which of the nodes that could run next goes first: what only names data differently, then what row kernels wait for.
+#: Kinds of operators that row kernels take, or else kernels of their own.
+ROW_KINDS = ("row", "row_axis", "reduce", "view", "concat")
 PRIORITY = {"view": 0, "row": 2, "row_axis": 2, "reduce": 2, "concat": 2}
 
 
 @dataclass
 class Kernel:
-    """Nodes that run together. ``kind`` is the way they are lowered, ``engine`` where the work is done."""
+    """Nodes that run together. ``kind`` is the way they are lowered, ``engine`` where the work is done.
+
+    A ``loop`` holds the nodes of all turns of a repetition, and in ``body`` the kernels of its template. ``kept`` are
+    values that are needed later though no node of this turn says so.
+    """
 
     kind: str
     engine: str
     reason: str
     nodes: list[ir.Node] = field(default_factory=list)
     forms: dict[ir.Value, Form] = field(default_factory=dict)
+    repetition: Repetition | None = None
+    body: list[Kernel] = field(default_factory=list)
+    kept: set[ir.Value] = field(default_factory=set)
 
     @property
     def name(self) -> str:
@@ -53,7 +63,8 @@ class Kernel:
     def outputs(self) -> list[ir.Value]:
         """Return what others read, or the graph puts out."""
         own = set(self.nodes)
-        return [value for node in self.nodes for value in node.outputs if leaves(value, own)]
+        made = [value for node in self.nodes for value in node.outputs]
+        return [value for value in made if value in self.kept or leaves(value, own)]
 
 
 def leaves(value: ir.Value, nodes: set[ir.Node]) -> bool:
@@ -61,32 +72,80 @@ def leaves(value: ir.Value, nodes: set[ir.Node]) -> bool:
     return value.is_graph_output() or any(use.node not in nodes for use in value.uses())
 
 
-def partition(model: ir.Model, row_bytes: int, pinned: Callable[[ir.Node], str] = lambda _node: "") -> list[Kernel]:
+def partition(
+    model: ir.Model,
+    row_bytes: int,
+    pinned: Callable[[ir.Node], str] = lambda _node: "",
+    unrolled: Collection[ir.Node] = (),
+) -> list[Kernel]:
     """Return the kernels of a quantised graph in the order they run.
 
     ``row_bytes`` bounds the bytes that one row of a row kernel may take of the on-chip buffer; ``pinned`` returns a
-    reason why the user wants a node on the host, or an empty string.
+    reason why the user wants a node on the host, or an empty string. Repetitions with one of the ``unrolled`` nodes
+    stay as they are.
     """
-    return list(_Partition(row_bytes, pinned).run(model.graph))
+    loops: dict[ir.Node, Kernel] = {}
+
+    def fits(repetition: Repetition) -> bool:
+        if any(pinned(node) or node in unrolled for node in repetition.nodes()):
+            return False
+        body = list(_Partition(row_bytes, pinned, in_loop=True).run(repetition.template))
+        if any(kernel.kind == "host" or (kernel.engine == "array" and len(kernel.nodes) < 4) for kernel in body):
+            return False
+        kernel = loop_of(repetition, body)
+        loops[kernel.nodes[0]] = kernel
+        return True
+
+    found = repetitions(model.graph, fits)
+    groups = [list(repetition.nodes()) for repetition in found]
+    return list(_Partition(row_bytes, pinned, {group[0]: loops[group[0]] for group in groups}).run(model.graph))
+
+
+def loop_of(repetition: Repetition, body: list[Kernel]) -> Kernel:
+    """Return the kernel of a loop whose turns run the kernels of ``body``, the values that leave any turn kept."""
+    nodes = list(repetition.nodes())
+    own = set(nodes)
+    for kernel in body:
+        for value, made in repetition.made().items():
+            if value.producer() in kernel.nodes and any(leaves(each, own) for each in repetition.values(made)):
+                kernel.kept.add(value)
+    engine = "array" if any(kernel.engine == "array" for kernel in body) else "vector"
+    reason = f"a loop of {len(repetition.turns)} turns"
+    return Kernel("loop", engine, reason, nodes, repetition=repetition, body=body)
 
 
 class _Partition:
-    def __init__(self, row_bytes: int, pinned: Callable[[ir.Node], str]) -> None:
+    def __init__(
+        self,
+        row_bytes: int,
+        pinned: Callable[[ir.Node], str],
+        loops: Mapping[ir.Node, Kernel] | None = None,
+        *,
+        in_loop: bool = False,
+    ) -> None:
         self.row_bytes = row_bytes
         self.pinned = pinned
+        self.loops = loops or {}
+        self.in_loop = in_loop
         self.kernels: list[Kernel] = []
         self.made_by: dict[ir.Value, int] = {}
         self.taken: set[ir.Node] = set()
+        self.members: set[ir.Node] = set()
         self.last_row = -1
         self.last_host = -1
 
-    def run(self, graph: ir.Graph) -> Iterator[Kernel]:
-        for node in in_kernel_order(graph):
+    def run(self, nodes: Iterable[ir.Node]) -> Iterator[Kernel]:
+        order = list(nodes)
+        self.members = set(order)
+        for node in in_kernel_order(order, [loop.nodes for loop in self.loops.values()]):
             if node not in self.taken:
                 self._place(node)
         yield from self.kernels
 
     def _place(self, node: ir.Node) -> None:
+        if node in self.loops:
+            self._add(self.loops[node])
+            return
         wish = self.pinned(node)
         operator, reason = (None, wish) if wish else native(node)
         if operator is None:
@@ -94,21 +153,28 @@ class _Partition:
         elif operator.kind == "linear" and operand(node, 1).const_value is None:
             self._product(node)
         elif operator.kind in ("linear", "conv"):
-            self._new(operator.kind, "array", "constant weight", linear_chain(node))
+            self._new(operator.kind, "array", "constant weight", linear_chain(node, self.members))
         elif node.op_type == "Abs" and (chain := tensor_quantise_chain(node)):
             self._new("tensor_quantise", "vector", "one scale for the whole tensor", chain)
-        elif operator.kind in ("row", "row_axis", "reduce", "view", "concat"):
+        elif operator.kind == "concat" and self._stacks_turns(node):
+            self._new("concat", "dma", "the turns of a loop, side by side", [node])
+        elif operator.kind in ROW_KINDS or (self.in_loop and row_product(node)):
             self._row(node, operator)
         else:
             reason = node.metadata_props.get(WHY_KEY, operator.kind)
             self._new(operator.kind, "dma" if operator.kind == "gather" else "vector", reason, [node])
 
     def _product(self, node: ir.Node) -> None:
-        chain = linear_chain(node)
+        chain = linear_chain(node, self.members)
         if len(chain) == 4:
             self._new("product", "array", node.metadata_props.get(WHY_KEY, "product of two activations"), chain)
         else:
             self._host(node, "MatMulInteger: its sums are not scaled by rows and then by columns")
+
+    def _stacks_turns(self, node: ir.Node) -> bool:
+        """Return whether a Concat puts together what the turns of one loop have made."""
+        makers = {_computed_by(value) for value in node.inputs}
+        return any(len(makers.intersection(loop.nodes)) > 1 for loop in self.loops.values()) if self.loops else False
 
     def _reads(self, node: ir.Node) -> list[int]:
         return [self.made_by.get(value, -1) for value in reads(node)]
@@ -119,12 +185,10 @@ class _Partition:
             if place >= latest and place >= 0 and self._join_row(place, node, operator):
                 return
         form = output_form(node, operator.kind, {})
-        if operator.kind in ("view", "concat") or form is None:
-            own_kind = operator.kind if operator.kind in ("view", "concat") else ""
-            if not own_kind:
-                self._host(node, f"{node.op_type}: its rows do not line up")
-                return
-            self._new(own_kind, "dma", "data movement", [node])
+        if operator.kind in ("view", "concat"):
+            self._new(operator.kind, "dma", "data movement", [node])
+        elif form is None:
+            self._host(node, f"{node.op_type}: its rows do not line up")
         elif self._too_wide([node], {node.outputs[0]: form}):
             self._host(node, f"{node.op_type}: a row of {_columns(node)} columns does not fit into the on-chip buffer")
         else:
@@ -176,30 +240,47 @@ class _Partition:
         self.last_host = len(self.kernels) - 1
 
     def _new(self, kind: str, engine: str, reason: str, nodes: list[ir.Node]) -> None:
-        self.kernels.append(Kernel(kind, engine, reason, nodes))
-        self.taken.update(nodes)
-        self.made_by.update({output: len(self.kernels) - 1 for node in nodes for output in node.outputs})
+        self._add(Kernel(kind, engine, reason, nodes))
+
+    def _add(self, kernel: Kernel) -> None:
+        self.kernels.append(kernel)
+        self.taken.update(kernel.nodes)
+        made = (output for node in kernel.nodes for output in node.outputs)
+        self.made_by.update(dict.fromkeys(made, len(self.kernels) - 1))
 
 
 def _columns(node: ir.Node) -> int:
     return max(row_length(node, value) for value in (*node.inputs, *node.outputs) if value is not None)
 
 
-def in_kernel_order(graph: ir.Graph) -> Iterator[ir.Node]:
-    """Yield the nodes in an order that makes kernels long: views as soon as they can be, heavy work before row work.
+def _computed_by(value: ir.Value | None) -> ir.Node | None:
+    node = None if value is None else value.producer()
+    while node is not None and is_view(node):
+        node = operand(node).producer()
+    return node
 
-    A linear comes with the nodes that dequantise it, right after one another.
+
+def in_kernel_order(nodes: Sequence[ir.Node], groups: Iterable[list[ir.Node]] = ()) -> Iterator[ir.Node]:
+    """Yield nodes in an order that makes kernels long: views as soon as they can be, heavy work before row work.
+
+    A linear comes with the nodes that dequantise it, right after one another, and so does every group.
     """
-    chains = {node: linear_chain(node) for node in graph if node.op_type in ("MatMulInteger", "ConvInteger")}
+    chains = {group[0]: group for group in groups}
     lead = {member: node for node, chain in chains.items() for member in chain}
-    place = {node: index for index, node in enumerate(graph)}
+    place = {node: index for index, node in enumerate(nodes)}
+    heads = [node for node in nodes if node.op_type in ("MatMulInteger", "ConvInteger") and node not in lead]
+    for node in heads:
+        chains[node] = linear_chain(node, place)
+        lead.update(dict.fromkeys(chains[node], node))
     missing: dict[ir.Node, int] = {}
     readers: dict[ir.Node, list[ir.Node]] = {}
-    for node in graph:
+    wanted: dict[ir.Node, set[ir.Node]] = {}
+    for node in nodes:
         head = lead.get(node, node)
-        makers = {lead.get(each, each) for value in reads(node) if (each := value.producer())}
-        makers.discard(head)
-        missing[head] = missing.get(head, 0) + len(makers)
+        makers = {lead.get(each, each) for value in reads(node) if (each := value.producer()) in place}
+        wanted.setdefault(head, set()).update(makers - {head})
+    for head, makers in wanted.items():
+        missing[head] = len(makers)
         for maker in makers:
             readers.setdefault(maker, []).append(head)
     ready = [(_priority(node), place[node], node) for node, count in missing.items() if not count]
@@ -224,14 +305,17 @@ def only_user(value: ir.Value) -> ir.Node | None:
     return users.pop() if len(users) == 1 and not value.is_graph_output() else None
 
 
-def linear_chain(product: ir.Node) -> list[ir.Node]:
-    """Return the integer product and the nodes after it that dequantise: Cast, Mul, Mul, then Reshape and bias Add."""
+def linear_chain(product: ir.Node, among: Container[ir.Node]) -> list[ir.Node]:
+    """Return the integer product and the nodes after it that dequantise: Cast, Mul, Mul, then Reshape and bias Add.
+
+    Only nodes ``among`` the given ones are taken.
+    """
     if product.op_type == "MatMulInteger" and operand(product, 1).const_value is None:
-        return _product_chain(product)
+        return _product_chain(product, among)
     chain = [product]
     for op_type in ("Cast", "Mul", "Mul", "Reshape", "Add"):
         follower = only_user(chain[-1].outputs[0])
-        if follower is None or follower.op_type != op_type:
+        if follower is None or follower.op_type != op_type or follower not in among:
             if op_type == "Reshape":
                 continue
             break
@@ -245,13 +329,15 @@ def linear_chain(product: ir.Node) -> list[ir.Node]:
     return chain
 
 
-def _product_chain(product: ir.Node) -> list[ir.Node]:
+def _product_chain(product: ir.Node, among: Container[ir.Node]) -> list[ir.Node]:
     """Return a product of two activations, its Cast, and the Muls by a scale a row and then by one a column."""
     chain = [product]
     for op_type, axis in (("Cast", 0), ("Mul", 1), ("Mul", 2)):
         summand = chain[-1].outputs[0]
         follower = only_user(summand)
-        if follower is None or follower.op_type != op_type or shape_of(follower.outputs[0]) != shape_of(summand):
+        if follower is None or follower.op_type != op_type or follower not in among:
+            return [product]
+        if shape_of(follower.outputs[0]) != shape_of(summand):
             return [product]
         scales = [value for value in follower.inputs if value is not None and value is not summand]
         if axis and (len(scales) != 1 or shape_of(scales[0])[-axis : len(shape_of(scales[0])) - axis + 1] not in _ONE):

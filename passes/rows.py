@@ -70,6 +70,14 @@ def is_elementwise(nodes: Iterable[ir.Node], forms: Mapping[ir.Value, Form]) -> 
     return one and all(OPERATORS[node.op_type].kind == "row" for node in nodes)
 
 
+def row_product(node: ir.Node) -> bool:
+    """Return whether a product is one of rows with a vector: one number a row, so that it can stand in a row kernel."""
+    if node.op_type != "MatMul":
+        return False
+    left, right = shape_of(operand(node)), shape_of(operand(node, 1))
+    return len(left) >= len(right) >= 2 and left[-1] > 1 == right[-1] and shape_of(node.outputs[0])[:-1] == left[:-1]
+
+
 def output_form(node: ir.Node, kind: str, inside: Mapping[ir.Value, Form]) -> Form | None:
     """Return the form of a node's output given the forms of those inputs that the kernel makes, or None: no fit."""
     own = {value: inside[value] for value in node.inputs if value is not None and value in inside}
@@ -81,6 +89,8 @@ def output_form(node: ir.Node, kind: str, inside: Mapping[ir.Value, Form]) -> Fo
         return _quantize_form(node, own)
     if kind == "concat":
         return _concat_form(node, own)
+    if kind == "matmul":
+        return _product_form(node, own)
     return _elementwise_form(node, kind, own)
 
 
@@ -124,6 +134,12 @@ def _concat_form(node: ir.Node, own: Mapping[ir.Value, Form]) -> Form | None:
         return None
     form = plain(shape)
     return form if all(not each.bare and each.rows == form.rows for each in own.values()) else None
+
+
+def _product_form(node: ir.Node, own: Mapping[ir.Value, Form]) -> Form | None:
+    left = plain(shape_of(operand(node)))
+    fits = operand(node, 1) not in own and own.get(operand(node), left) == left
+    return Form(left.rows, 1) if fits else None
 
 
 def _view_form(node: ir.Node, own: Mapping[ir.Value, Form]) -> Form | None:

@@ -65,6 +65,8 @@ class _Walker:
         self.times, self.work, self.visits = 1, 0, 0
         self.written = {space: Written() for space in self.checks.sizes}
         self.loaded: dict[Groups, Written] = {}
+        self.pc = 0
+        self.later: list[tuple[int, str, str, list[tuple[int, int]]]] = []
         self.written["const"].add(0, self.checks.sizes["const"])
         for tensor in program.inputs:
             if tensor.space == "dram":
@@ -80,6 +82,7 @@ class _Walker:
                 yield from self.loop(loop)
                 pc = loop.last
             else:
+                self.pc = pc
                 for message in self.step(pc, self.flow.code[pc]):
                     yield pc, message
             pc += 1
@@ -99,6 +102,8 @@ class _Walker:
                 break
         self.times //= loop.count
         self.enter({level: each for level, each in self.open.items() if level != loop.level}, self.totals)
+        if not self.open:
+            yield from self.overdue()
 
     def enter(self, opened: Mapping[int, Loop], totals: Mapping[int, int]) -> None:
         """Note which loops are open."""
@@ -195,18 +200,39 @@ class _Walker:
                 self.written[streams[name].space].add(*accesses[name])
 
     def read(self, name: str, stream: Stream, low: int, high: int) -> Iterator[str]:
-        """Check that all of what is read was written; of what has gaps or moves, the first and the last element."""
+        """Check that all of what is read was written; of what has gaps or moves, the first and the last element.
+
+        A loop's first turn must find it written before; later turns may read what turns of the same loop have written.
+        """
         written = self.written[stream.space]
         if not written.meets(low, high):
             yield f"{name} reads {stream.space} at {low:#x}, where nothing has been written"
             return
         gapless = high - low == stream.bytes and stream.runs()[0] == 1
-        parts = [(low, high)] if gapless else [(low, low + stream.itemsize), (high - stream.itemsize, high)]
-        if not all(written.covers(*part) for part in parts):
-            yield f"{name} reads {stream.space} at {low:#x}..{high:#x}, of which only a part has been written"
+        parts = [(low, high)] if gapless else _edges(low, high, stream)
+        if all(written.covers(*part) for part in parts):
+            return
+        message = f"{name} reads {stream.space} at {low:#x}..{high:#x}, of which only a part has been written"
+        start, end = (stream.base + edge for edge in stream.extent())
+        if self.open and all(written.covers(*part) for part in _edges(start, end, stream)):
+            self.later.append((self.pc, stream.space, message, parts))
+        else:
+            yield message
+
+    def overdue(self) -> Iterator[Problem]:
+        """At the end of the outermost loop: what its first turn found written, later turns may have written."""
+        for pc, space, message, parts in self.later:
+            if not all(self.written[space].covers(*part) for part in parts):
+                yield pc, message
+        self.later = []
 
     def load(self, groups: Groups, low: int, high: int) -> None:
         """Units are written: they now hold weights of these groups and of no others."""
         for other in self.loaded.values():
             other.remove(low, high)
         self.loaded.setdefault(groups, Written()).add(low, high)
+
+
+def _edges(low: int, high: int, stream: Stream) -> list[tuple[int, int]]:
+    """Return where the first and the last element of a stretch lie."""
+    return [(low, low + stream.itemsize), (high - stream.itemsize, high)]

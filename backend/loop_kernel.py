@@ -77,9 +77,7 @@ class LoopKernel:
             self.body = [plan(each) for each in kernel.body]
         except DoesNotFit as reason:
             raise Irregular(kernel.nodes[0]) from reason
-        self.own = {
-            id(lifetime.storage) for each, lifetime in context.lifetimes.items() if each not in known
-        }
+        self.own = {id(lifetime.storage) for each, lifetime in context.lifetimes.items() if each not in known}
         self._place_results()
         context.views.update({value: before[value] for value in outside})
 

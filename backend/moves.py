@@ -172,9 +172,8 @@ def _side_by_side(left: View, right: View, axis: int) -> View | None:
     """Return one view of two, or None where the right one does not go on as the left one began."""
     distance = right.offset - left.offset
     stride = distance // left.shape[axis]
-    if left.shape[axis] > 1 and left.strides[axis] != stride or distance != stride * left.shape[axis]:
-        return None
-    if right.shape[axis] > 1 and right.strides[axis] != stride:
+    uneven = any(view.shape[axis] > 1 and view.strides[axis] != stride for view in (left, right))
+    if uneven or distance != stride * left.shape[axis]:
         return None
     shape = (*left.shape[:axis], left.shape[axis] + right.shape[axis], *left.shape[axis + 1 :])
     strides = (*left.strides[:axis], stride, *left.strides[axis + 1 :])

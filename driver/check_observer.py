@@ -42,9 +42,7 @@ class Values:
             return
         base = tap.base + sum(iterations[step.level] * step.stride for step in tap.steps)
         strides = (tap.row_stride, tap.col_stride)
-        _window(self._arrays[name].reshape(self.windows, -1), base, (rows, cols), strides)[:] = operand[
-            :, :, :cols
-        ]
+        _window(self._arrays[name].reshape(self.windows, -1), base, (rows, cols), strides)[:] = operand[:, :, :cols]
         _window(self._filled[name].reshape(1, -1), base, (rows, cols), strides)[:] = True
 
     def missing(self, name: str) -> int:

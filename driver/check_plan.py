@@ -86,7 +86,9 @@ def _place(steps: Sequence[Step], program: Program, values: Mapping[str, ir.Valu
 
 
 def _seen(step: Step) -> list[str]:
-    return list(dict.fromkeys([*(name for tap in step.taps for name in tap.values), *(tensor.name for tensor in step.tensors)]))
+    return list(
+        dict.fromkeys([*(name for tap in step.taps for name in tap.values), *(tensor.name for tensor in step.tensors)])
+    )
 
 
 def _forget(steps: Sequence[Step], last: Iterable[Question]) -> None:

@@ -257,7 +257,9 @@ class _Reader:
                 raise FlexcError(f"op '{op.name}' is of instructions {op.first}..{op.last}", where=self.at(DEBUG))
         for tap in debug.taps:
             if not (0 <= tap.pc < length and 0 <= tap.turn < LEVELS):
-                raise FlexcError(f"tap of '{tap.value}' is of instruction {tap.pc}, loop L{tap.turn}", where=self.at(DEBUG))
+                raise FlexcError(
+                    f"tap of '{tap.value}' is of instruction {tap.pc}, loop L{tap.turn}", where=self.at(DEBUG)
+                )
         for tile in debug.tiles:
             if not 0 <= tile.pc < length or tile.count < 1:
                 raise FlexcError(

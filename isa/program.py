@@ -73,7 +73,7 @@ class Tap:
 
     Element (i, j) of the operand is element ``base + i * row_stride + j * col_stride`` of the flattened value, plus
     the steps (all in elements). Column j is column ``col + j`` plus ``col_steps``; from ``col_limit`` on it is padding.
-    In a loop made of repeated nodes, iteration n of level ``turn`` makes the value ``names[n]``; else the list is empty.
+    In a loop over nodes, iteration n of level ``turn`` makes a part of the value ``names[n]``; else there are no names.
     """
 
     pc: int

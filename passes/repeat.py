@@ -20,7 +20,7 @@ from .periods import MIN_TURNS, Stretch, stretches
 from .prune import NM_KEY
 
 #: Nodes that compute, in all turns together: shorter repetitions are better served by kernels of their own.
-LEAST_NODES = 24
+LEAST_NODES = 16
 #: Ways to place the first node of a turn that are tried.
 _TRIES = 3
 
@@ -85,7 +85,7 @@ def _input(node: ir.Node | None, index: int) -> ir.Value:
 
 
 def repetitions(graph: ir.Graph, fits: Callable[[Repetition], bool]) -> list[Repetition]:
-    """Return the repetitions of a graph that are worth a loop and that ``fits`` agrees to, in the order of the graph."""
+    """Return the repetitions of a graph that are long enough and that ``fits`` agrees to, in the order of the graph."""
     signs = _Signs()
     core = [node for node in graph if not is_view(node)]
     found, least = [], 0
@@ -165,7 +165,7 @@ def _repetition(
 
 
 def _shifts(core: Sequence[ir.Node], stretch: Stretch) -> list[int]:
-    """Return the ways to place the first node of a turn, those first with which turns hand on the fewest bytes."""
+    """Return the ways to place the first node of a turn: with the most turns first, then the fewest bytes handed on."""
     period = stretch.period
     middle = stretch.start + (stretch.turns // 2) * period
     place = {node: index for index, node in enumerate(core[stretch.start : middle + period], stretch.start)}
@@ -184,7 +184,8 @@ def _shifts(core: Sequence[ir.Node], stretch: Stretch) -> list[int]:
         cost[first + last] -= weight[made]
     summed = np.cumsum(cost)[: 2 * period]
     handed_on = summed[:period] + summed[period:]
-    return [int(shift) for shift in np.argsort(handed_on, kind="stable")]
+    missing = [-((stretch.stop - stretch.start - shift) // period) for shift in range(period)]
+    return sorted(range(period), key=lambda shift: (missing[shift], int(handed_on[shift])))
 
 
 def _root(value: ir.Value | None) -> ir.Node | None:
@@ -197,7 +198,7 @@ def _root(value: ir.Value | None) -> ir.Node | None:
 
 
 def _bytes(value: ir.Value) -> int:
-    return int(np.prod(shape_of(value))) * (value.dtype.itemsize if value.dtype is not None else 4) or 1
+    return max(1, int(np.prod(shape_of(value)) * (value.dtype.itemsize if value.dtype is not None else 4)))
 
 
 class _Turns:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,7 +10,7 @@ import numpy.typing as npt
 Array = npt.NDArray[Any]
 
 
-def unrolled(turns: int, body: Sequence[str], first: dict[str, str]) -> str:
+def unrolled(turns: int, body: str, first: dict[str, str]) -> str:
     """Return the statements of all turns.
 
     ``{t}`` in ``body`` is the turn; ``{name}`` for a name of ``first`` is what the turn before called ``name``, or
@@ -20,7 +19,7 @@ def unrolled(turns: int, body: Sequence[str], first: dict[str, str]) -> str:
     lines = []
     for turn in range(turns):
         before = {name: start if turn == 0 else f"{name}{turn - 1}" for name, start in first.items()}
-        lines += [line.format(t=turn, **before) for line in body]
+        lines.append(body.format(t=turn, **before))
     return "\n".join(lines)
 
 

@@ -189,3 +189,32 @@ def test_long_programs_are_verified_in_linear_time() -> None:
         == []
     )
     assert time.process_time() - start < 5
+
+
+TURNS = """
+.target edge
+.input x dtype=f32 shape=[4, 8] address=0
+.dram 0x400
+    stream s0, dram, f32 base=x rows=4 cols=8
+    stream s1, dram, f32 base=0x80 rows=4 cols=8
+    stream s2, dram, f32 base=0x80 rows=4 cols=8
+    step s2, L0 by=0x80
+    stream s3, dram, f32 base={first} rows=4 cols=8
+    step s3, L0 by=0x80
+    copy s1, s0, ch0
+    barrier
+    loop L0 count={count}
+        copy s3, s2, ch0
+        barrier
+    endloop L0
+    halt
+"""
+
+
+def test_turns_may_read_what_the_turn_before_has_written() -> None:
+    assert problems(TURNS.format(first="0x100", count=4)) == []
+
+
+def test_turns_may_not_read_what_no_turn_has_written() -> None:
+    found = problems(TURNS.format(first="0x200", count=3))
+    assert any("src reads dram at 0x80..0x200, of which only a part has been written" in each for each in found), found

@@ -97,7 +97,9 @@ FORMS = {
 def test_recurrences(form: str, size: tuple[int, int, int]) -> None:
     head, body, first, after = FORMS[form]
     after = after.format(stack=stacked(7, "u"), side=stacked(7, "u", 1))
-    program = check(f"{head.format()} {{ {unrolled(7, body, first)} {after} }}", small_machine(*size), **indices(7))
+    program = check(
+        f"{head.format()} {{ {unrolled(7, body, first)} {after} }}", small_machine(*size), arrays=indices(7)
+    )
     assert loops(program) == ["a loop of 7 turns"]
     assert not reasons(program)
 
@@ -106,7 +108,7 @@ def test_backwards() -> None:
     body = PICK + "m{t} = Mul({h}, a)  n{t} = Min(m{t}, a)  h{t} = Add(n{t}, x{t})" + up("h")
     text = f"{unrolled(7, body, {'h': 'z'})} y = {stacked(7, 'u', backwards=True)}"
     head = "(float[7,5,4] x, float[5,4] a, float[5,4] z) => (float[] y)"
-    program = check(f"{head} {{ {text} }}", **indices(7, backwards=True))
+    program = check(f"{head} {{ {text} }}", arrays=indices(7, backwards=True))
     assert loops(program) == ["a loop of 7 turns"]
 
 
@@ -122,7 +124,7 @@ def test_linears_in_a_loop() -> None:
             machine,
             exact=False,
             w=weight,
-            **indices(5),
+            arrays=indices(5),
         )
         assert loops(program) == ["a loop of 5 turns"]
         assert sum(op.engine == "array" for op in program.debug.ops) == 1
@@ -135,7 +137,7 @@ def test_code_does_not_grow_with_the_turns() -> None:
         text = (
             f"{unrolled(turns, body, first)} {after.format(stack=stacked(turns, 'u')).replace('h6', f'h{turns - 1}')}"
         )
-        program = check(f"{head.replace('float[7', f'float[{turns}')} {{ {text} }}", **indices(turns))
+        program = check(f"{head.replace('float[7', f'float[{turns}')} {{ {text} }}", arrays=indices(turns))
         sizes.append(len(program.code))
     assert sizes[0] == sizes[1]
 
@@ -145,5 +147,5 @@ def test_what_lies_unevenly_stays_unrolled() -> None:
     body = PICK + "m{t} = Mul({h}, a)  n{t} = Min(m{t}, a)  k{t} = Abs(n{t})  h{t} = Add(k{t}, x{t})"
     picks = {f"i{turn}": np.array(place) for turn, place in enumerate([0, 2, 1, 3, 6, 5, 4])}
     head = "(float[7,5,4] x, float[5,4] a, float[5,4] z) => (float[] y)"
-    program = check(f"{head} {{ {unrolled(7, body, {'h': 'z'})} y = Neg(h6) }}", **picks)
+    program = check(f"{head} {{ {unrolled(7, body, {'h': 'z'})} y = Neg(h6) }}", arrays=picks)
     assert not loops(program)

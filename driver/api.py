@@ -10,15 +10,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from flexc.compiler import Calibration, Model, Options, compile_graph
+from flexc.budget_words import parse_budget
+from flexc.compiler import Model, Options, compile_graph
 from flexc.emulation import Arrays, Cost, Result
 from flexc.emulator.run import Executor
 from flexc.isa import object_file, verifier
 from flexc.isa.errors import FlexcError
 from flexc.isa.machine import Machine
 from flexc.isa.program import Program as Image
-from flexc.passes.calibrate import SAMPLES
 from flexc.passes.pattern import NM
+from flexc.prune_options import Calibration
 
 if TYPE_CHECKING:
     from flexc.verdict import Verdict
@@ -107,30 +108,30 @@ def compile_model(
     *,
     prune: str | None = None,
     nm: str | NM | None = None,
+    budget: str | None = None,
     calib: Calibration | None = None,
-    samples: int = SAMPLES,
     shapes: Mapping[str, Sequence[int]] | None = None,
     dims: Mapping[str, int] | None = None,
-    include_tied: bool = False,
     keep_reference: bool = True,
     dump_dir: str | Path | None = None,
     attention: str = "auto",
+    **pruning: Any,
 ) -> Program:
     """Compile a model to a program: ``flexc.compile``.
 
     Args:
         path_or_model: path of an ONNX file, or a model in memory (``onnx.ModelProto`` or ``onnx_ir.Model``).
         target: a preset (``edge``, ``resident``, ``server``), a machine file, or a machine.
-        prune: ``keep``, ``magnitude``, ``wanda`` or ``none``; the default keeps the N:M pattern the weights have.
-        nm: the pattern for magnitude and wanda, such as ``"4:8"``.
-        calib: calibration data for wanda: a .npy or .npz file, a file for each input, or windows.
-        samples: calibration windows used at most.
+        prune: a method such as ``flow``, ``wanda`` or ``none``; the default keeps the N:M pattern the weights have.
+        nm: one pattern for all linears, such as ``"4:8"``.
+        budget: a limit such as ``"cycles=x0.8"``.
+        calib: calibration data: a .npy or .npz file, a file for each input, or windows.
         shapes: dims of inputs whose shape is dynamic, by name.
         dims: numbers for the symbols of dynamic dims, such as ``{"seq": 128}``.
-        include_tied: prune a head tied to the embedding, too.
         keep_reference: put the fp32 graph into the program, for checks.
         dump_dir: folder for what each stage hands on.
         attention: where products of two activations run: ``array``, ``vector``, or ``auto`` for the faster one.
+        pruning: further fields of :class:`flexc.prune_options.PruneOptions`, such as ``sparsity=0.6``.
 
     Raises:
         UsageError: arguments that contradict each other.
@@ -141,14 +142,14 @@ def compile_model(
         target=target,
         prune=prune,
         nm=pattern,
+        budget=parse_budget(budget) if budget else None,
         calib=calib,
-        samples=samples,
         shapes=shapes,
         dims=dims,
-        include_tied=include_tied,
         keep_reference=keep_reference,
         dump_dir=dump_dir,
         attention=attention,
+        **pruning,
     )
     return Program(compile_graph(path_or_model, options).program)
 

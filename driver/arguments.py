@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import NoReturn
 
 from flexc.isa.errors import UsageError
+from flexc.prune_arguments import add_prune_arguments
 
 
 class _Parser(argparse.ArgumentParser):
@@ -39,14 +40,7 @@ def parser() -> argparse.ArgumentParser:
 def _compile(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", metavar="MODEL.onnx")
     parser.add_argument("-o", "--output", metavar="OUT.fxc", required=True, help="the program file to write")
-    parser.add_argument("--target", metavar="NAME|FILE.toml", default="edge", help="machine (default: edge)")
-    parser.add_argument("--prune", metavar="METHOD", help="keep, magnitude, wanda or none (default: keep a pattern)")
-    parser.add_argument("--nm", metavar="N:M", help="weights kept in each block, for magnitude and wanda")
-    parser.add_argument("--calib", metavar="FILE", help="calibration data: .npy (tokens, or inputs) or .npz by name")
-    parser.add_argument("--samples", metavar="N", type=int, default=128, help="calibration windows (default: 128)")
-    parser.add_argument("--shape", metavar="NAME=1x256", action="append", default=[], help="dims of a dynamic input")
-    parser.add_argument("--dim", metavar="SYMBOL=N", action="append", default=[], help="size of a dynamic dim by name")
-    parser.add_argument("--prune-tied", action="store_true", help="prune a head tied to the embedding, too")
+    _target_and_shapes(parser)
     parser.add_argument(
         "--attention",
         metavar="ENGINE",
@@ -58,6 +52,21 @@ def _compile(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--per-layer", action="store_true", help="list every linear and how it is mapped")
     parser.add_argument("--per-node", action="store_true", help="list every node, where it runs and why")
     parser.add_argument("--json", action="store_true", help="print all numbers as JSON")
+    add_prune_arguments(parser, "--prune", None)
+
+
+def _prune(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", metavar="MODEL.onnx")
+    parser.add_argument("-o", "--output", metavar="PRUNED.onnx", required=True, help="the model file to write")
+    _target_and_shapes(parser)
+    parser.add_argument("--json", action="store_true", help="print all numbers as JSON")
+    add_prune_arguments(parser, "--method", "flow")
+
+
+def _target_and_shapes(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--target", metavar="NAME|FILE.toml", default="edge", help="machine (default: edge)")
+    parser.add_argument("--shape", metavar="NAME=1x256", action="append", default=[], help="dims of a dynamic input")
+    parser.add_argument("--dim", metavar="SYMBOL=N", action="append", default=[], help="size of a dynamic dim by name")
 
 
 def _run(parser: argparse.ArgumentParser) -> None:
@@ -134,6 +143,7 @@ _Fill = Callable[[argparse.ArgumentParser], None]
 
 _COMMANDS: dict[str, tuple[str, _Fill]] = {
     "compile": ("Compile an ONNX model to a program", _compile),
+    "prune": ("Prune an ONNX model to N:M sparsity and write it as ONNX", _prune),
     "run": ("Run a program on the emulator: values, cycles, energy", _run),
     "disasm": ("Print a program as assembly", _disasm),
     "asm": ("Assemble a program", _asm),

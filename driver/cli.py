@@ -13,6 +13,7 @@ from flexc.isa.errors import FlexcError, UsageError
 #: Command -> (module, function) that carries it out, given the parsed arguments; it returns the exit code.
 COMMANDS = {
     "compile": ("flexc.command_compile", "run"),
+    "prune": ("flexc.command_prune", "run"),
     "run": ("flexc.command_run", "run"),
     "disasm": ("flexc.command_assembly", "disasm"),
     "asm": ("flexc.command_assembly", "asm"),

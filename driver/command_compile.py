@@ -9,8 +9,9 @@ from pathlib import Path
 from flexc.compiler import Options, compile_graph
 from flexc.isa.errors import UsageError
 from flexc.isa.object_file import save
-from flexc.passes.pattern import NM
+from flexc.prune_options import prune_words
 from flexc.report import compile_report, node_rows, report_parts
+from flexc.selection_file import save_selection
 from flexc.stages import Stages
 from flexc.tables import show
 
@@ -21,6 +22,9 @@ def run(arguments: Namespace) -> int:
     compilation = compile_graph(arguments.model, options_of(arguments), stages)
     with stages.stage("save"):
         save(compilation.program, output)
+        if arguments.save_selection:
+            choice = compilation.pruning.choice
+            save_selection(arguments.save_selection, arguments.model, compilation.pruning.method, choice.patterns)
     report = compile_report(compilation, output)
     if arguments.per_node:
         report["nodes"] = node_rows(compilation)
@@ -38,27 +42,14 @@ def options_of(arguments: Namespace) -> Options:
         UsageError: a pattern or a shape that is not one.
     """
     return Options(
+        **prune_words(arguments),
         target=arguments.target,
-        prune=arguments.prune,
-        nm=_pattern(arguments.nm),
-        calib=arguments.calib,
-        samples=arguments.samples,
-        shapes=dict(_shape(text) for text in arguments.shape),
+        shapes=dict(shape_of(text) for text in arguments.shape),
         dims=dims_of(arguments.dim),
-        include_tied=arguments.prune_tied,
         attention=arguments.attention,
         keep_reference=not arguments.no_reference,
         dump_dir=arguments.dump_dir,
     )
-
-
-def _pattern(text: str | None) -> NM | None:
-    if text is None:
-        return None
-    try:
-        return NM.parse(text)
-    except UsageError as error:
-        raise UsageError(error.message, where=f"--nm {text}", remedy=error.remedy) from None
 
 
 def dims_of(texts: list[str]) -> dict[str, int]:
@@ -77,7 +68,12 @@ def dims_of(texts: list[str]) -> dict[str, int]:
     return dims
 
 
-def _shape(text: str) -> tuple[str, tuple[int, ...]]:
+def shape_of(text: str) -> tuple[str, tuple[int, ...]]:
+    """Return the shape that ``--shape NAME=1x256`` gives to an input.
+
+    Raises:
+        UsageError: a text that does not say so.
+    """
     name, equals, dims = text.rpartition("=")
     parts = dims.lower().split("x")
     if not equals or not name or not all(part.isdecimal() for part in parts):

@@ -66,7 +66,10 @@ def _prune(compilation: Compilation) -> dict[str, Any]:
     return {
         "method": pruning.method,
         "requested_sparsity": pruning.requested,
-        "reached_sparsity": pruning.reached,
+        "reached_sparsity": pruning.reached_of_open,
+        "zeros_of_all_linears": pruning.reached,
+        "budget": dict(compilation.pruned.spent) or None,
+        "warnings": list(compilation.pruned.warnings),
         "linears": len(pruning.linears),
         "patterns": dict(sorted(Counter(str(linear.nm) for linear in pruning.linears).items())),
     }
@@ -126,7 +129,7 @@ def _bytes(compilation: Compilation, file: Path | None) -> dict[str, Any]:
 
 def report_parts(report: dict[str, Any], *, layers: bool = False, nodes: bool = False) -> list[Part]:
     """Return a report as facts and tables."""
-    parts: list[Part] = [Facts(_facts(report))]
+    parts: list[Part] = [Facts(_facts(report)), *(f"warning: {text}" for text in report["prune"]["warnings"])]
     if report["host_segments"]:
         parts.append(_segments(report["host_segments"]))
     if layers:

@@ -14,8 +14,8 @@ EXTERNAL_BYTES = 8 * 2**20  # weights larger than this in all go into a data fil
 _INLINE_BYTES = 1024  # a tensor up to this size stays in the model file: shape inference needs such ones
 
 
-def save(model: ir.Model, path: str | os.PathLike[str]) -> None:
-    """Write ``model`` to ``path``, large weights to ``<path>.data`` beside it.
+def save(model: ir.Model, path: str | os.PathLike[str], *, external: bool = False) -> None:
+    """Write ``model`` to ``path``, large weights (or, with ``external``, all but the smallest) to ``<path>.data``.
 
     Both files are written under temporary names and then moved into place, so a reader never sees half a file, and a
     model may be saved over the file it was loaded from.
@@ -27,7 +27,7 @@ def save(model: ir.Model, path: str | os.PathLike[str]) -> None:
     try:
         with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as folder:
             draft = Path(folder) / target.name
-            beside = _data_name(target) if _weight_bytes(model) > EXTERNAL_BYTES else None
+            beside = _data_name(target) if external or _weight_bytes(model) > EXTERNAL_BYTES else None
             _write(model, draft, beside)
             for name in (_data_name(target), target.name):
                 if (Path(folder) / name).exists():

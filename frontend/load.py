@@ -27,6 +27,7 @@ def load(
     source: str | os.PathLike[str] | onnx.ModelProto | ir.Model,
     shapes: Mapping[str, Sequence[int]] | None = None,
     dims: Mapping[str, int] | None = None,
+    name: str = "",
 ) -> ir.Model:
     """Read, validate and clean a model.
 
@@ -38,11 +39,13 @@ def load(
         source: path of an ``.onnx`` file, or a model in memory (which is not changed).
         shapes: dims for inputs with dynamic shapes, by input name.
         dims: numbers for dynamic dims, by symbol.
+        name: what messages call the model, where that is not the source's own name.
 
     Raises:
         FlexcError: the file is missing, broken or not supported, or shapes are missing or wrong.
     """
     model, where = read(source)
+    where = name or where
     check_node_count(model, where)
     model = modernise(model, where)
     _prepare(model, where)

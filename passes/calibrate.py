@@ -12,15 +12,13 @@ from ..frontend.edit import shape_of
 from ..frontend.linears import find_linears
 from ..isa.errors import FlexcError
 from .feeds import Feeds, InputSpec
+from .methods import SAMPLES
 from .session import Session
 from .taps import Tap, tap_linears
 
 if TYPE_CHECKING:
     import onnx_ir as ir
     from numpy.typing import NDArray
-
-SAMPLES = 128
-"""Calibration windows used unless said otherwise."""
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ and the last block are left dense afterwards, so the sparsity reached is lower t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -16,9 +16,14 @@ import numpy as np
 
 from ..isa.errors import FlexcError
 from .pattern import NM
+from .prune import Choice
 
 if TYPE_CHECKING:
+    import onnx_ir as ir
     from numpy.typing import NDArray
+
+    from ..frontend.linears import Linear
+    from .prune import Request
 
     Floats = NDArray[np.float64]
 
@@ -123,3 +128,75 @@ def solve_with_highs(chosen: Problem) -> Floats:
 def dense_ends(patterns: Sequence[NM]) -> list[NM]:
     """Leave the first and the last block dense, as the released pruning does whatever was selected for them."""
     return [NM(8, 8) if place in (0, len(patterns) - 1) else nm for place, nm in enumerate(patterns)]
+
+
+def select_patterns(_model: ir.Model, linears: Sequence[Linear], request: Request) -> Choice:
+    """Choose one pattern for each block of a model as published; linears outside all blocks stay dense.
+
+    Raises:
+        FlexcError: fewer than three blocks, statistics that are equal in all, or a sparsity beyond its patterns.
+    """
+    from .baselines import sparsity_of
+    from .blocks import blocks_of
+    from .outliers import published_statistics, wanda_metric
+
+    blocks, sparsity = blocks_of(linears), request.sparsity or 0.0
+    if len(blocks) < 3:
+        raise FlexcError(
+            f"the published method leaves the first and the last block dense, and this model has {len(blocks)}",
+            remedy="choose --method flow",
+        )
+    found = [
+        published_statistics([wanda_metric(linear, request.statistics) for linear in block], request.hyper_m)
+        for block in blocks
+    ]
+    chosen = select(problem([o for o, _ in found], [d for _, d in found], sparsity), solve_with_highs)
+    by_block = dense_ends(chosen.patterns)
+    patterns = {linear.name: NM(1, 1) for linear in linears}
+    patterns |= {linear.name: nm for block, nm in zip(blocks, by_block, strict=True) for linear in block}
+    reached = sparsity_of(linears, patterns)
+    return Choice(
+        {linear.name: patterns[linear.name] for linear in linears},
+        warnings=(_shortfall(chosen, sparsity, reached),),
+        facts={
+            "blocks": len(blocks),
+            "selected_by_block": [str(nm) for nm in chosen.patterns],
+            "outlier_density_by_block": [o for o, _ in found],
+            "outlier_distribution_by_block": [d for _, d in found],
+            "skipped_blocks": chosen.skipped,
+        },
+    )
+
+
+def _shortfall(chosen: Chosen, asked: float, reached: float) -> str:
+    """Say what the published method really comes to."""
+    text = f"the published method reaches {100 * reached:.1f} % of the {100 * asked:.1f} % asked for"
+    if chosen.skipped:
+        text += (
+            f": no selection meets the target, so {chosen.skipped} of {len(chosen.patterns)} blocks were skipped, "
+            f"later ones moved forward and the tail padded with {PADDING} ({100 * chosen.sparsity:.1f} %)"
+        )
+    return f"{text}; its first and last block stay dense"
+
+
+def write_masks(model: ir.Model, patterns: Mapping[str, NM], request: Request) -> None:
+    """Mask by Wanda's metric block by block, each block seeing its pruned predecessors."""
+    from ..frontend.linears import find_linears, replace_weight
+    from . import prune
+    from .blocks import blocks_of
+    from .calibrate import calibrate
+
+    if request.feeds is None or request.update not in (None, "none"):
+        prune.write_masks(model, patterns, request)
+        return
+    blocks = blocks_of([linear for linear in find_linears(model) if linear.name in patterns])
+    for done, block in enumerate(blocks):
+        request.progress("blocks", done, len(blocks))
+        pruned = {linear.name for linear in block if not patterns[linear.name].is_dense}
+        if not pruned:
+            continue
+        statistics = calibrate(model, request.feeds, request.samples, sorted(pruned))
+        for linear in find_linears(model):
+            if linear.name in pruned:
+                matrix = prune.masked(linear, patterns[linear.name], statistics.norms(linear.name))
+                replace_weight(model, linear, matrix)

@@ -109,6 +109,18 @@ def random_feed(inputs: Sequence[InputSpec], seed: int) -> Feed:
     return {spec.name: _random_array(spec, rng) for spec in inputs}
 
 
+def random_feeds(inputs: Sequence[InputSpec], count: int, seed: int) -> Feeds:
+    """Draw windows of random data, see :func:`random_feed`; as many as asked for, or as fit a gigabyte."""
+    size = sum(spec.size * spec.dtype.itemsize for spec in inputs)
+    count = max(1, min(count, _RANDOM_BYTES // max(1, size)))
+    drawn = [random_feed(inputs, seed + index) for index in range(count)]
+    sources = (_Source(spec, "random data", np.stack([feed[spec.name] for feed in drawn])) for spec in inputs)
+    return Feeds(tuple(sources), count)
+
+
+_RANDOM_BYTES = 1 << 30
+
+
 def _random_array(spec: InputSpec, rng: np.random.Generator) -> Array:
     if spec.dtype.kind == "f":
         return rng.standard_normal(spec.shape).astype(spec.dtype)

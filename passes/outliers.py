@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from .methods import HYPER_M
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -20,9 +22,6 @@ if TYPE_CHECKING:
     from .calibrate import Statistics
 
     FloatMatrix = NDArray[np.float32]
-
-HYPER_M = 5.0
-"""Times the mean from which on a metric counts as an outlier, unless said otherwise: OWL's usual value."""
 
 _PAIRED = 2048
 """Outliers whose pairwise distances are taken, evenly picked of all: the mean is then within about 1 %."""

@@ -114,6 +114,11 @@ def detect(matrix: FloatMatrix, allowed_m: Iterable[int] = BLOCKS, cost: Cost = 
     return min((nm for nm in fitting if nm == DENSE or not nm.is_dense), key=lambda nm: (*cost(k, nm), nm.m))
 
 
+def fits(matrix: FloatMatrix, nm: NM) -> bool:
+    """Return whether every aligned block of every row of `matrix` [n, k] has at most `nm.n` nonzeros."""
+    return nm.is_dense or block_maxima(matrix)[nm.m] <= nm.n
+
+
 def block_maxima(matrix: FloatMatrix) -> dict[int, int]:
     """Most nonzeros in any aligned block of M positions of any row of `matrix` [n, k], for each M of `BLOCKS`."""
     import numpy as np

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
 from ..frontend.linears import Linear, find_linears, replace_weight
-from ..isa.errors import FlexcError, UsageError, did_you_mean
+from ..isa.errors import FlexcError, UsageError
 from .masks import top_mask
-from .pattern import BLOCKS, DENSE, NM, Cost, detect, macro_cost
+from .methods import DEFAULT_M, HYPER_M, SAMPLES, Method, find_method
+from .pattern import BLOCKS, DENSE, NM, Cost, detect, fits, macro_cost
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import onnx_ir as ir
     from numpy.typing import NDArray
 
     from .calibrate import Statistics
+    from .feeds import Feeds
+    from .flow.budget import Budget
+    from .flow.options import Effort, Metric, Update
 
     FloatMatrix = NDArray[np.float32]
 
@@ -27,34 +33,72 @@ NM_KEY = "flexc.nm"
 _CHUNK = 1 << 22
 """Weights scored and masked in one go."""
 
+Progress = Callable[[str, int, int], None]
+"""Called as (what is being done, steps done, steps in all)."""
+
+
+def _silent(_what: str, _done: int, _steps: int) -> None:
+    """Show nothing."""
+
 
 @dataclass(frozen=True)
 class Request:
-    """What the user asked for: a pattern and calibration statistics where the method takes them."""
+    """What is asked of a method, and what it may look at; each looks at what it needs.
+
+    Attributes:
+        nm: one pattern for all linears.
+        sparsity: share of zeros over all linears open to pruning.
+        budget: another limit, which the linears open to pruning share.
+        patterns: patterns chosen before, by linear name; then nothing is selected.
+        statistics: of the calibration windows.
+        feeds: the calibration windows.
+        samples: how many of them to use at most.
+        m_set: block lengths to choose from.
+        allowed_m: block lengths to look for where a pattern is already in a weight.
+        cost: what decides between several such patterns, see :func:`~.pattern.detect`.
+        hyper_m: times the mean from which on a metric counts as an outlier.
+        update: what becomes of the weights that stay; None: what the method does by itself.
+        effort: how long to search.
+        metric: how the divergence of outputs is measured.
+        include_tied: a head tied to the embedding is open to pruning, too.
+        state: file that an interrupted selection leaves and goes on from.
+        progress: told how far it is.
+    """
 
     nm: NM | None = None
+    sparsity: float | None = None
+    budget: Budget | None = None
+    patterns: Mapping[str, NM] | None = None
     statistics: Statistics | None = None
+    feeds: Feeds | None = None
+    samples: int = SAMPLES
+    m_set: tuple[int, ...] = DEFAULT_M
     allowed_m: tuple[int, ...] = BLOCKS
     cost: Cost = macro_cost
-
-
-Select = Callable[[Sequence[Linear], Request], dict[str, NM]]
-"""Choose a pattern for each linear, by name."""
-
-Rewrite = Callable[[Linear, NM, Request], "FloatMatrix"]
-"""Return a linear's matrix [n, k] brought to a pattern."""
+    hyper_m: float = HYPER_M
+    update: str | None = None
+    effort: Effort = "quick"
+    metric: Metric = "auto"
+    include_tied: bool = False
+    state: Path | None = None
+    progress: Progress = _silent
 
 
 @dataclass(frozen=True)
-class Method:
-    """A way to prune: how it chooses patterns and, unless it leaves weights alone, how it brings a weight to one."""
+class Choice:
+    """What a method chose.
 
-    name: str
-    summary: str
-    select: Select
-    rewrite: Rewrite | None = None
-    needs_nm: bool = False
-    needs_statistics: bool = False
+    Attributes:
+        patterns: by linear name, for every linear open to pruning.
+        warnings: what the user must know about it.
+        facts: further numbers for the report.
+        costs: by linear name, what its pattern costs by the method's own measure.
+    """
+
+    patterns: Mapping[str, NM]
+    warnings: tuple[str, ...] = ()
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    costs: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -90,6 +134,8 @@ class PruneReport:
 
     method: str
     linears: tuple[PrunedLinear, ...]
+    choice: Choice = Choice({})
+    asked: float | None = None
 
     @property
     def weights(self) -> int:
@@ -102,29 +148,44 @@ class PruneReport:
         return 1 - sum(linear.nonzero for linear in self.linears) / max(1, self.weights)
 
     @property
+    def open(self) -> tuple[PrunedLinear, ...]:
+        """The linears that were open to pruning; all where none was pruned."""
+        return tuple(linear for linear in self.linears if linear.requested is not None) or self.linears
+
+    @property
+    def reached_of_open(self) -> float:
+        """Share of zeros over the linears that were open to pruning."""
+        return 1 - sum(linear.nonzero for linear in self.open) / max(1, sum(linear.weights for linear in self.open))
+
+    @property
     def requested(self) -> float | None:
         """Sparsity asked for over the linears that were pruned; None when nothing was asked for."""
+        if self.asked is not None:
+            return self.asked
         asked = [linear for linear in self.linears if linear.requested is not None]
         if not asked:
             return None
         return sum((linear.requested or 0) * linear.weights for linear in asked) / sum(row.weights for row in asked)
 
 
-def find_method(name: str) -> Method:
-    """Return the method called `name`.
-
-    Raises:
-        UsageError: there is none.
-    """
-    if name not in METHODS:
-        remedy = did_you_mean(name, list(METHODS)) or f"methods: {', '.join(METHODS)}"
-        raise UsageError(f"unknown pruning method '{name}'", remedy=remedy)
-    return METHODS[name]
-
-
 def default_method(model: ir.Model) -> str:
     """Return ``keep`` when any linear's weight has an N:M pattern, else ``none``."""
     return "keep" if any(not detect(linear.matrix()).is_dense for linear in find_linears(model)) else "none"
+
+
+def is_open(linear: Linear, *, include_tied: bool = False) -> bool:
+    """Return whether a linear is open to pruning.
+
+    A head tied to the embedding is not, unless `include_tied`; nor is a depthwise convolution, whose rows have a
+    handful of weights and no input channels to choose from.
+    """
+    depthwise = linear.groups > 1 and linear.weight.shape is not None and linear.weight.shape[1] == 1
+    return (include_tied or not linear.tied) and not depthwise
+
+
+def open_linears(model: ir.Model, *, include_tied: bool = False) -> list[Linear]:
+    """Return the linears of a model that are open to pruning, in graph order."""
+    return [linear for linear in find_linears(model) if is_open(linear, include_tied=include_tied)]
 
 
 def prune(
@@ -137,91 +198,130 @@ def prune(
     allowed_m: Sequence[int] = BLOCKS,
     cost: Cost = macro_cost,
 ) -> PruneReport:
+    """Prune by a method that needs no more than a pattern and statistics, see :func:`prune_by`."""
+    request = Request(nm=nm, statistics=statistics, include_tied=include_tied, allowed_m=tuple(allowed_m), cost=cost)
+    return prune_by(model, method, request)
+
+
+def prune_by(model: ir.Model, method: str, request: Request) -> PruneReport:
     """Prune the linears of `model` in place and note each one's pattern in its node's metadata.
 
-    A head tied to the embedding is left as it is unless `include_tied`; its pattern, if it has one, is kept.
+    Linears that are not open to pruning (see :func:`is_open`) are left as they are; a pattern that such a weight has is
+    kept.
 
     Args:
         model: a static graph, changed in place.
-        method: a name in :data:`METHODS`.
-        nm: the pattern, for methods that need one.
-        statistics: calibration statistics, for methods that need them.
-        include_tied: prune a head tied to the embedding too.
-        allowed_m: block lengths to look for where a pattern already in a weight is kept.
-        cost: what decides between several such patterns, see :func:`~.pattern.detect`.
+        method: a name in :data:`~.methods.METHODS`.
+        request: how much to prune, and what the method may look at.
 
     Raises:
         UsageError: an unknown method, or one without what it needs.
+        FlexcError: weights that cannot be ranked, or a request that cannot be met.
+    """
+    return write_patterns(model, method, choose_patterns(model, method, request), request)
+
+
+def choose_patterns(model: ir.Model, method: str, request: Request) -> Choice:
+    """Let a method choose a pattern for every linear open to pruning, or take those given; the model stays as it is.
+
+    Raises:
+        UsageError, FlexcError: as :func:`prune_by` does.
+    """
+    chosen = find_method(method)
+    _check_needs(chosen, request)
+    linears = open_linears(model, include_tied=request.include_tied)
+    if request.patterns is not None and chosen.write:
+        return Choice({linear.name: request.patterns.get(linear.name, DENSE) for linear in linears})
+    if not linears and chosen.amounts:
+        raise FlexcError("the model has no linear that could be pruned", remedy="a linear is a MatMul, Gemm or Conv")
+    found: Choice = chosen.resolve(chosen.select)(model, linears, request)
+    return found
+
+
+def write_patterns(model: ir.Model, method: str, choice: Choice, request: Request) -> PruneReport:
+    """Bring the weights of `model` to the patterns chosen, in place, as the method does it.
+
+    Raises:
         FlexcError: weights that cannot be ranked.
     """
     chosen = find_method(method)
-    request = Request(nm, statistics, tuple(allowed_m), cost)
-    _check_needs(chosen, request)
-    linears = find_linears(model)
-    open_to_pruning = [linear for linear in linears if include_tied or not linear.tied]
-    patterns = chosen.select(open_to_pruning, request)
+    if chosen.write:
+        request = replace(request, update=request.update or chosen.update)
+        chosen.resolve(chosen.write)(model, choice.patterns, request)
     rows = []
-    for linear in linears:
-        if linear.name in patterns:
-            rows.append(_prune_linear(model, linear, patterns[linear.name], chosen, request))
-        else:
-            rows.append(_describe(linear, linear.matrix(), _select_left_alone(linear, chosen, request), None))
-    return PruneReport(method, tuple(rows))
+    for linear in find_linears(model):
+        given = choice.patterns.get(linear.name)
+        requested = 1 - given.density if given is not None and chosen.write else None
+        rows.append(_describe(linear, given or _left_alone(linear, chosen, request), requested))
+    return PruneReport(method, tuple(rows), choice, request.sparsity if chosen.write else None)
 
 
 def _check_needs(method: Method, request: Request) -> None:
-    """Refuse a method that lacks its pattern or its calibration data."""
-    if method.needs_nm and request.nm is None:
-        raise UsageError(f"--prune {method.name} needs a pattern", remedy="give one, --nm 4:8")
-    if method.needs_statistics and request.statistics is None:
+    """Refuse a method that lacks what says how much to prune, or data to look at."""
+    if method.amounts and not (request.nm or request.budget or request.patterns) and request.sparsity is None:
+        if method.amounts[0] == "nm":
+            raise UsageError(f"--prune {method.name} needs a pattern", remedy="give one, --nm 4:8")
+        raise UsageError(f"--prune {method.name} needs a sparsity", remedy="give one, --sparsity 0.5")
+    if method.uses_data and request.statistics is None:
         raise UsageError(f"--prune {method.name} needs calibration data", remedy="give some, --calib FILE.npy")
 
 
-def _prune_linear(model: ir.Model, linear: Linear, nm: NM, method: Method, request: Request) -> PrunedLinear:
-    """Bring one linear to its pattern."""
-    if method.rewrite is None:
-        return _describe(linear, linear.matrix(), nm, None)
-    if nm.is_dense:
-        return _describe(linear, linear.matrix(), nm, 0.0)
-    matrix = method.rewrite(linear, nm, request)
-    replace_weight(model, linear, matrix)
-    return _describe(linear, matrix, nm, 1 - nm.density)
-
-
-def _describe(linear: Linear, matrix: FloatMatrix, nm: NM, requested: float | None) -> PrunedLinear:
+def _describe(linear: Linear, nm: NM, requested: float | None) -> PrunedLinear:
     """Write the pattern on the linear's node and count what is left."""
     nm = DENSE if nm.is_dense else nm
     linear.node.metadata_props[NM_KEY] = str(nm)
-    return PrunedLinear(linear.name, linear.n, linear.k, nm, requested, int(np.count_nonzero(matrix)))
+    return PrunedLinear(linear.name, linear.n, linear.k, nm, requested, int(np.count_nonzero(linear.matrix())))
 
 
-def _select_left_alone(linear: Linear, method: Method, request: Request) -> NM:
+def _left_alone(linear: Linear, method: Method, request: Request) -> NM:
     """Pattern of a linear that is not open to pruning: what it already has, unless nothing is to be sparse."""
-    return DENSE if method.name == "none" else detect(linear.matrix(), request.allowed_m, request.cost)
+    return DENSE if method.name == "none" else kept_pattern(linear, request)
 
 
-def _detect_each(linears: Sequence[Linear], request: Request) -> dict[str, NM]:
-    return {linear.name: detect(linear.matrix(), request.allowed_m, request.cost) for linear in linears}
+def kept_pattern(linear: Linear, request: Request) -> NM:
+    """Return the pattern that a weight has: the one noted on its node where the weight fits it, else the one found."""
+    noted = linear.node.metadata_props.get(NM_KEY)
+    if noted is not None:
+        try:
+            nm = NM.parse(noted)
+        except UsageError:
+            nm = DENSE
+        if not nm.is_dense and nm.m in request.allowed_m and fits(linear.matrix(), nm):
+            return nm
+    return detect(linear.matrix(), request.allowed_m, request.cost)
 
 
-def _all_dense(linears: Sequence[Linear], _request: Request) -> dict[str, NM]:
-    return {linear.name: DENSE for linear in linears}
-
-
-def _uniform(linears: Sequence[Linear], request: Request) -> dict[str, NM]:
-    return {linear.name: request.nm or DENSE for linear in linears}
-
-
-def _magnitude(linear: Linear, nm: NM, _request: Request) -> FloatMatrix:
+def write_magnitude(model: ir.Model, patterns: Mapping[str, NM], _request: Request) -> None:
     """Keep by |W|."""
-    return masked(linear, nm, np.ones((1, linear.k), np.float32))
+    for linear in find_linears(model):
+        nm = patterns.get(linear.name, DENSE)
+        if not nm.is_dense:
+            replace_weight(model, linear, masked(linear, nm, np.ones((1, linear.k), np.float32)))
 
 
-def _wanda(linear: Linear, nm: NM, request: Request) -> FloatMatrix:
-    """Keep by |W_ij| * ||X_j||_2 (Sun et al., arXiv 2306.11695)."""
-    if request.statistics is None or linear.name not in request.statistics.square_sums:
+def write_masks(model: ir.Model, patterns: Mapping[str, NM], request: Request) -> None:
+    """Keep by |W_ij| * ||X_j||_2 (Sun et al., arXiv 2306.11695), or as the update asked for does."""
+    if request.update not in (None, "none") and request.feeds is not None:
+        from .flow.apply import apply_patterns
+
+        update = cast("Update", request.update)
+        apply_patterns(model, patterns, request.feeds, update, request.samples, request.progress)
+        return
+    for linear in find_linears(model):
+        nm = patterns.get(linear.name, DENSE)
+        if not nm.is_dense:
+            replace_weight(model, linear, masked(linear, nm, norms_of(linear, request.statistics)))
+
+
+def norms_of(linear: Linear, statistics: Statistics | None) -> FloatMatrix:
+    """Return the norms of a linear's inputs [groups, k].
+
+    Raises:
+        FlexcError: there are none.
+    """
+    if statistics is None or linear.name not in statistics.square_sums:
         raise FlexcError("no calibration statistics", where=f"linear '{linear.name}'", remedy="calibrate this model")
-    return masked(linear, nm, request.statistics.norms(linear.name))
+    return statistics.norms(linear.name)
 
 
 def masked(linear: Linear, nm: NM, norms: FloatMatrix) -> FloatMatrix:
@@ -246,22 +346,3 @@ def _mask(linear: Linear, scores: FloatMatrix, nm: NM) -> NDArray[np.bool_]:
         return top_mask(scores, nm)
     except FlexcError as error:
         raise FlexcError(error.message, where=f"linear '{linear.name}'", remedy=error.remedy) from None
-
-
-METHODS = {
-    method.name: method
-    for method in (
-        Method("keep", "find the N:M pattern already in each weight", _detect_each),
-        Method("magnitude", "keep the largest weights of each block", _uniform, _magnitude, needs_nm=True),
-        Method(
-            "wanda",
-            "keep the weights with the largest |weight| * ||input||",
-            _uniform,
-            _wanda,
-            needs_nm=True,
-            needs_statistics=True,
-        ),
-        Method("none", "leave the weights alone and run all of them dense", _all_dense),
-    )
-}
-"""Pruning methods by name."""

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ...frontend.linears import Linear, find_linears
+from ...frontend.linears import Linear
 from ...isa.errors import FlexcError
 from ..calibrate import Statistics, calibrate
 from ..feeds import Feeds
 from ..pattern import NM
-from ..prune import masked
+from ..prune import masked, open_linears
 from .apply import apply_patterns
 from .budget import sparsity_budget
 from .candidates import candidates, finest
@@ -58,7 +58,7 @@ def select(model: ir.Model, feeds: Feeds, options: FlowOptions, progress: Progre
         UsageError: options that nothing could satisfy.
         FlexcError: no linear to prune, a budget that cannot be kept, or calibration data that cannot be used.
     """
-    linears = [linear for linear in find_linears(model) if options.include_tied or not linear.tied]
+    linears = open_linears(model, include_tied=options.include_tied)
     if not linears:
         raise FlexcError("the model has no linear that could be pruned")
     budget = options.budget or sparsity_budget(linears, options.sparsity)

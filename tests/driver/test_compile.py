@@ -91,6 +91,14 @@ def test_wanda_takes_calibration_data(flexc: Call, mlp: Path, data: Path, tmp_pa
     assert json.loads(done.out)["prune"]["patterns"] == {"4:8": 2}
 
 
+def test_without_calibration_data_random_inputs_stand_in_and_the_report_says_so(
+    flexc: Call, mlp: Path, tmp_path: Path
+) -> None:
+    done = flexc("compile", mlp, "-o", tmp_path / "out.fxc", "--prune", "wanda", "--nm", "4:8")
+    assert done.code == 0
+    assert "warning: no calibration data: 128 windows of random inputs stand in for them" in done.out
+
+
 def test_a_dynamic_shape_is_bound(flexc: Call, mlp: Path, tmp_path: Path) -> None:
     proto = onnx.load(mlp)
     proto.graph.input[0].type.tensor_type.shape.dim[1].dim_param = "length"
@@ -123,7 +131,15 @@ USAGE = [
     (["--nm", "2:4"], "--nm says how to prune, but not by which method"),
     (["--nm", "2:4", "--prune", "none"], "--prune none takes no --nm"),
     (["--prune", "magnitude"], "--prune magnitude needs a pattern"),
-    (["--prune", "wanda", "--nm", "2:4"], "--prune wanda needs calibration data"),
+    (["--prune", "wanda"], "--prune wanda needs a pattern"),
+    (["--prune", "flow"], "--prune flow needs a sparsity or a budget"),
+    (["--prune", "owl", "--nm", "2:4"], "--prune owl takes no --nm"),
+    (["--prune", "wanda", "--nm", "2:4", "--sparsity", "0.5"], "--nm and --sparsity exclude each other"),
+    (["--prune", "flow", "--sparsity", "1.5"], "--sparsity 1.5: a share from 0 to below 1"),
+    (["--prune", "flow", "--budget", "time=3"], "--budget time=3: 'time' is nothing that a budget can limit"),
+    (["--prune", "flow", "--budget", "cycles=soon"], "--budget cycles=soon: not an amount"),
+    (["--prune", "flow", "--sparsity", "0.5", "--m-set", "4,5"], "--m-set 4,5: '5' is no block length"),
+    (["--prune", "flow", "--sparsity", "0.5", "--update", "gptq"], "--update gptq: no such choice"),
     (["--prune", "magnitud", "--nm", "2:4"], "unknown pruning method 'magnitud'"),
     (["--target", "edgy"], "unknown machine 'edgy'"),
     (["--shape", "x"], "--shape x: not a shape"),

@@ -16,8 +16,9 @@ from flexc.isa.errors import FlexcError, UsageError
 from flexc.passes.calibrate import Statistics, calibrate, input_specs
 from flexc.passes.feeds import windows
 from flexc.passes.masks import top_mask
+from flexc.passes.methods import METHODS, find_method
 from flexc.passes.pattern import DENSE, NM
-from flexc.passes.prune import METHODS, NM_KEY, default_method, find_method, prune
+from flexc.passes.prune import NM_KEY, default_method, prune
 from flexc.passes.session import Session
 
 ModelMaker = Callable[..., ir.Model]
@@ -97,6 +98,22 @@ def test_keep_reads_back_what_was_pruned_even_from_a_file(language_model: ModelM
         np.testing.assert_array_equal(linear.matrix(), before[linear.name])
 
 
+def test_keep_believes_a_note_that_the_weight_fits(language_model: ModelMaker) -> None:
+    model = language_model()
+    prune(model, "magnitude", NM(7, 8))  # as bits and cycles go, a dense weight is better
+    prune(model, "keep")
+    assert patterns(model)["up"] == "7:8"
+    for linear in find_linears(model):
+        linear.node.metadata_props[NM_KEY] = "1:8" if linear.name == "up" else "half"
+    prune(model, "keep")
+    assert patterns(model)["up"] == patterns(model)["gate"] == "dense"
+
+
+def test_depthwise_convolutions_are_left_alone(conv1d_model: ModelMaker) -> None:
+    with pytest.raises(FlexcError, match="no linear that could be pruned"):
+        prune(conv1d_model(), "magnitude", NM(1, 4))
+
+
 def test_none_leaves_everything_dense(language_model: ModelMaker) -> None:
     model = language_model()
     prune(model, "magnitude", NM(2, 4))
@@ -135,7 +152,7 @@ def test_requests_that_cannot_be_met(language_model: ModelMaker) -> None:
         prune(model, "wanda", NM(2, 4))
     with pytest.raises(FlexcError, match="linear 'up': no calibration statistics"):
         prune(model, "wanda", NM(2, 4), Statistics(1, {}))
-    assert list(METHODS) == ["keep", "magnitude", "wanda", "none"]
+    assert list(METHODS) == ["flow", "faithful", "owl", "wanda", "sparsegpt", "magnitude", "keep", "none"]
 
 
 def test_a_weight_that_is_nan_is_named(language_model: ModelMaker) -> None:

@@ -1,0 +1,214 @@
+"""Pruning as the commands do it: calibration data, budgets of the machine, and what the method chooses within them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from flexc.budget_words import Amount
+from flexc.hardware import LinearCosts, time_patterns
+from flexc.isa.errors import FlexcError
+from flexc.passes.calibrate import Statistics, calibrate, input_specs
+from flexc.passes.feeds import Feeds, random_feeds, windows
+from flexc.passes.flow.budget import Budget
+from flexc.passes.methods import Method, find_method
+from flexc.passes.pattern import DENSE, NM
+from flexc.passes.pattern import Cost as RowCost
+from flexc.passes.prune import (
+    Choice,
+    PruneReport,
+    Request,
+    choose_patterns,
+    default_method,
+    open_linears,
+    write_patterns,
+)
+from flexc.progress import Bar
+from flexc.prune_options import Calibration, PruneOptions
+from flexc.selection_file import load_selection
+from flexc.stages import Stages
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+    from flexc.frontend.linears import Linear
+    from flexc.isa.machine import Machine
+
+_TRIES = 6
+"""How often a limit is tightened until the timed program keeps to the budget."""
+
+
+@dataclass(frozen=True)
+class Pruned:
+    """What pruning did, and what it looked at.
+
+    Attributes:
+        report: a row for each linear.
+        feeds: the calibration windows that were used, if any.
+        statistics: of their inputs.
+        spent: of a budget: the quantity, its limit, the estimate, what the timed program takes, and the dense one.
+        warnings: what the user must know.
+    """
+
+    report: PruneReport
+    feeds: Feeds | None = None
+    statistics: Statistics | None = None
+    spent: Mapping[str, Any] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+
+
+def prune_model(
+    model: ir.Model, options: PruneOptions, machine: Machine, stages: Stages, attention: str = "auto"
+) -> Pruned:
+    """Prune a loaded model in place; `attention` says where products of activations run when programs are timed.
+
+    Raises:
+        UsageError: options that contradict each other.
+        FlexcError: calibration data or a selection that cannot be used, a sparsity or budget that cannot be reached.
+    """
+    method = find_method(options.prune or default_method(model))
+    request = Request(include_tied=options.include_tied)
+    with stages.stage("calibrate"):
+        feeds, warnings = _feeds(model, method, options)
+        statistics = calibrate(model, feeds, options.samples) if feeds is not None else None
+    request = _request(model, method, options, machine, replace(request, feeds=feeds, statistics=statistics))
+    request = replace(request, progress=Bar(stages))
+    spent: dict[str, Any] = {}
+    with stages.stage("select"):
+        if options.budget is None:
+            choice = choose_patterns(model, method.name, request)
+        else:
+            choice, spent = _within(model, method, request, _Meter(options.budget, machine, attention))
+    with stages.stage("prune"):
+        report = write_patterns(model, method.name, choice, request)
+    return Pruned(report, feeds, statistics, spent, (*warnings, *choice.warnings))
+
+
+def _request(model: ir.Model, method: Method, options: PruneOptions, machine: Machine, request: Request) -> Request:
+    linears = [linear.name for linear in open_linears(model, include_tied=options.include_tied)]
+    allowed = machine.array.block_sizes
+    chosen = None
+    if options.selection is not None and method.write:
+        chosen = load_selection(options.selection, linears, allowed)
+    return replace(
+        request,
+        nm=options.nm,
+        sparsity=options.sparsity,
+        patterns=chosen,
+        samples=options.samples,
+        m_set=tuple(m for m in options.m_set if m in allowed) or tuple(allowed),
+        allowed_m=tuple(allowed),
+        cost=pattern_cost(machine),
+        hyper_m=options.hyper_m,
+        update=options.update,
+        effort=cast("Any", options.effort),
+        metric=cast("Any", options.metric),
+        state=options.state,
+    )
+
+
+RANDOM_INPUTS = (
+    "no calibration data: {windows} windows of random inputs stand in for them, and accuracy suffers (docs/flow.md "
+    "says how much); give real ones with --calib FILE.npy"
+)
+
+
+def _feeds(model: ir.Model, method: Method, options: PruneOptions) -> tuple[Feeds | None, tuple[str, ...]]:
+    """Return the calibration windows that a method looks at, and a warning where they are made up."""
+    if not method.uses_data:
+        return None, ()
+    specs = input_specs(model)
+    if options.calib is None:
+        feeds = random_feeds(specs, options.samples, seed=0)
+        return feeds, (RANDOM_INPUTS.format(windows=len(feeds)),)
+    feeds = options.calib if isinstance(options.calib, Feeds) else windows(specs, _files(options.calib))
+    return feeds.first(options.samples), ()
+
+
+def _files(calib: Calibration) -> Path | Mapping[str, Path | str]:
+    return calib if isinstance(calib, Mapping) else Path(cast("str | os.PathLike[str]", calib))
+
+
+def pattern_cost(machine: Machine) -> RowCost:
+    """Return what decides between patterns that fit a weight: the machine's cycles a vector, then its stored bits."""
+
+    def cost(k: int, nm: NM) -> tuple[float, float]:
+        n, m = (1, 1) if nm.is_dense else (nm.n, nm.m)
+        tiles = -(-k // machine.k_tile(n, m))
+        return float(tiles * machine.cycles_per_vector(n, m)), float(nm.kept(k) * (8 + machine.index_bits(m)))
+
+    return cost
+
+
+class _Meter:
+    """What a program takes of one quantity, by linear and in all."""
+
+    def __init__(self, amount: Amount, machine: Machine, attention: str) -> None:
+        self.amount, self.quantity = amount, amount.quantity
+        self._machine, self._attention = machine, attention
+        self._costs = LinearCosts(machine)
+
+    def linear(self, linear: Linear, nm: NM) -> float:
+        """Return what a linear takes in a pattern."""
+        if self.quantity == "bits":
+            return stored_bits(linear, nm)
+        return self._costs.cycles(linear, nm) if self.quantity == "cycles" else self._costs.energy(linear, nm)
+
+    def program(self, model: ir.Model, linears: list[Linear], patterns: Mapping[str, NM]) -> float:
+        """Return what the whole program takes with these patterns; of bits, those of the weights."""
+        if self.quantity == "bits":
+            return sum(stored_bits(linear, patterns[linear.name]) for linear in linears)
+        cost = time_patterns(model, patterns, self._machine, self._attention)
+        return float(cost.cycles) if self.quantity == "cycles" else cost.energy.total_pj
+
+
+def stored_bits(linear: Linear, nm: NM) -> float:
+    """Return the bits that a linear's INT8 weights and their in-block indices take."""
+    kept = DENSE if nm.is_dense else nm
+    return float(linear.n * kept.kept(linear.k) * (8 + kept.index_bits))
+
+
+def _within(model: ir.Model, method: Method, request: Request, meter: _Meter) -> tuple[Choice, dict[str, Any]]:
+    """Choose patterns whose timed program keeps to a budget; the limit is tightened where the estimate was too low.
+
+    Raises:
+        FlexcError: not even the least of every linear does; the message names the nearest that can be reached.
+    """
+    linears = open_linears(model, include_tied=request.include_tied)
+    amount = meter.amount
+    total = meter.program(model, linears, {linear.name: DENSE for linear in linears})
+    offset = total - sum(meter.linear(linear, DENSE) for linear in linears)
+    limit = amount.of(total)
+    allowed = limit - offset
+    for _ in range(_TRIES):
+        budget = Budget(amount.quantity, allowed, meter.linear, amount.unit)
+        _check_least(linears, budget, request.m_set, offset, limit, total)
+        choice = choose_patterns(model, method.name, replace(request, budget=budget))
+        estimate = offset + sum(meter.linear(linear, choice.patterns[linear.name]) for linear in linears)
+        real = meter.program(model, linears, choice.patterns)
+        if real <= limit:
+            spent = {"quantity": amount.quantity, "unit": amount.unit, "limit": limit, "estimate": estimate}
+            return choice, spent | {"measured": real, "dense": total, "not_linear": offset}
+        allowed -= 1.05 * (real - limit)
+    raise FlexcError(
+        f"the timed program takes {real:.6g} {amount.unit}, the budget is {limit:.6g}",
+        remedy=f"ask for {amount.quantity}={real:.0f} or more",
+    )
+
+
+def _check_least(
+    linears: list[Linear], budget: Budget, m_set: tuple[int, ...], offset: float, limit: float, total: float
+) -> None:
+    """Refuse a budget below the least that any patterns take."""
+    patterns = [DENSE, *(NM(n, m) for m in m_set for n in range(1, m))]
+    least = sum(min(budget.weigh(linear, nm) for nm in patterns) for linear in linears)
+    if least > budget.limit:
+        reached = least + offset
+        raise FlexcError(
+            f"a budget of {limit:.6g} {budget.unit} cannot be kept: the linears take {least:.6g} at least, "
+            f"everything else {offset:.6g}",
+            remedy=f"the nearest that can be reached is {budget.name}={reached:.0f}, x{reached / total:.4f} of dense",
+        )

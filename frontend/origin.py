@@ -1,0 +1,189 @@
+"""The way back: what was done to the linears of a loaded model, done to the graph as it stands in its file.
+
+Loading simplifies: a Gemm becomes a MatMul, a BatchNormalization goes into a Conv, constants fold. So that pruning can
+leave the user's graph as it is but for its weights, every node carries its number in the file through loading.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+
+from .linears import Linear
+
+ORIGIN_KEY = "flexc.origin"
+"""Metadata key of a node: its number among the nodes of the file's graph."""
+
+_PASSED_ON = {"Transpose", "Identity"}
+_SAME = 1e-5
+"""A folded factor is found again within this share: the fold was rounded to float32."""
+
+
+def number_nodes(model: ir.Model) -> None:
+    """Note on every node of the main graph which one it is, so that it is known again after loading."""
+    for number, node in enumerate(model.graph):
+        node.metadata_props[ORIGIN_KEY] = str(number)
+
+
+def forget_numbers(model: ir.Model) -> None:
+    """Remove what :func:`number_nodes` noted."""
+    for node in model.graph.all_nodes():
+        node.metadata_props.pop(ORIGIN_KEY, None)
+
+
+@dataclass(frozen=True)
+class _Operand:
+    """Where a node of the file takes its weight: input `index`, the numbers there, through `chain` from `source`."""
+
+    node: ir.Node
+    index: int
+    array: np.ndarray
+    source: ir.Value | None
+    chain: tuple[ir.Node, ...]
+
+
+def write_back(
+    model: ir.Model, before: Mapping[str, Linear], after: Mapping[str, Linear], notes: Mapping[str, str], key: str
+) -> list[str]:
+    """Give the nodes of a file's graph the weights that their linears have after pruning.
+
+    Args:
+        model: the graph as read from the file, numbered by :func:`number_nodes`; changed in place.
+        before: its loaded linears by name, before pruning.
+        after: the same, pruned.
+        notes: what to note on the node of each linear named.
+        key: the metadata key of that note.
+
+    Returns:
+        Names of linears whose weight the file holds in a form that cannot be given back.
+    """
+    nodes, lost = list(model.graph), []
+    origins = [linear.node.metadata_props.get(ORIGIN_KEY, "") for linear in after.values()]
+    for name, linear in after.items():
+        origin = linear.node.metadata_props.get(ORIGIN_KEY, "")
+        operand = _operand(nodes[int(origin)]) if origin and origins.count(origin) == 1 else None
+        changed = not np.array_equal(before[name].matrix(), linear.matrix())
+        if changed and (operand is None or not _replace(model, operand, before[name], linear)):
+            lost.append(name)
+        elif operand is not None and name in notes:
+            operand.node.metadata_props[key] = notes[name]
+    return lost
+
+
+def _operand(node: ir.Node) -> _Operand | None:
+    """Find the constant operand of a linear's node in the file."""
+    for index in (1, 0):
+        value = node.inputs[index] if index < len(node.inputs) else None
+        found = _constant(value)
+        if found is not None:
+            array, source, chain = found
+            return _Operand(node, index, array, source, tuple(chain))
+    return None
+
+
+def _constant(value: ir.Value | None) -> tuple[np.ndarray, ir.Value | None, list[ir.Node]] | None:
+    """Return a constant's numbers, the initializer they come from and the nodes they pass, nearest first."""
+    if value is None:
+        return None
+    if value.const_value is not None and value.is_initializer():
+        return value.const_value.numpy(), value, []
+    node = value.producer()
+    if node is None or node.domain != "":
+        return None
+    if node.op_type == "Constant" and (attribute := node.attributes.get("value")) is not None:
+        return attribute.as_tensor().numpy(), None, [node]
+    if node.op_type not in _PASSED_ON:
+        return None
+    found = _constant(node.inputs[0])
+    if found is None:
+        return None
+    array, source, chain = found
+    return _passed(node, array), source, [node, *chain]
+
+
+def _passed(node: ir.Node, array: np.ndarray, *, back: bool = False) -> np.ndarray:
+    """Take an array through a Transpose or an Identity, or `back`."""
+    if node.op_type == "Identity":
+        return array
+    perm = node.attributes.get("perm")
+    axes = list(perm.as_ints()) if perm else list(range(array.ndim))[::-1]
+    return array.transpose(np.argsort(axes) if back else axes)
+
+
+def _replace(model: ir.Model, operand: _Operand, before: Linear, after: Linear) -> bool:
+    """Put a linear's new matrix where its node reads it; False where the file's numbers are not its old ones."""
+    for axes in _layouts(operand.node, operand.array):
+        old = operand.array.transpose(axes)
+        rows = old.reshape(after.n, after.k) if old.size == after.n * after.k else None
+        new = None if rows is None else _in_file(rows, before.matrix(), after.matrix())
+        if new is not None:
+            array = new.reshape(old.shape).transpose(np.argsort(axes)).astype(operand.array.dtype)
+            _install(model, operand, np.ascontiguousarray(array))
+            return True
+    return False
+
+
+def _layouts(node: ir.Node, array: np.ndarray) -> Iterator[tuple[int, ...]]:
+    """Yield orders of axes that may bring a weight to rows of output channels."""
+    axes = tuple(range(array.ndim))
+    if node.op_type == "Conv":
+        yield (0, *axes[2:], 1)
+        return
+    swapped = (*axes[:-2], *axes[-2:][::-1])
+    yield from (swapped, axes)
+
+
+def _in_file(rows: np.ndarray, before: np.ndarray, after: np.ndarray) -> np.ndarray | None:
+    """Return the pruned rows as the file, which holds `rows` for `before`, would have them; undo a factor a row."""
+    values = rows.astype(np.float32)
+    if np.array_equal(values, before):
+        return after
+    weight = np.square(values, dtype=np.float64).sum(axis=1, keepdims=True)
+    factor = (values.astype(np.float64) * before).sum(axis=1, keepdims=True) / np.where(weight > 0, weight, 1)
+    bound = _SAME * np.abs(before).max(axis=1, keepdims=True, initial=0)
+    if not (np.abs(values * factor - before) <= bound).all():
+        return None
+    undone = after / np.where(factor == 0, 1, factor)
+    kept: np.ndarray = np.where(after == before, values, undone)
+    kept[after == 0] = 0
+    return kept
+
+
+def _install(model: ir.Model, operand: _Operand, array: np.ndarray) -> None:
+    """Replace the initializer where only this node reads it, or else give the node one of its own."""
+    source, chain = operand.source, operand.chain
+    reads_alone = all(len(node.outputs[0].uses()) == 1 for node in chain)
+    if source is not None and reads_alone and len(source.uses()) == 1 and not source.is_graph_output():
+        for node in chain:
+            array = _passed(node, array, back=True)
+        source.const_value = ir.Tensor(np.ascontiguousarray(array), dtype=source.dtype, name=str(source.name))
+        return
+    name = _free_name(model, f"{operand.node.name or operand.node.op_type}.pruned")
+    tensor = ir.Tensor(array, name=name)
+    value = ir.Value(name=name, shape=ir.Shape(tensor.shape), type=ir.TensorType(tensor.dtype), const_value=tensor)
+    model.graph.register_initializer(value)
+    operand.node.replace_input_with(operand.index, value)
+    _drop_unused(model, chain)
+    if source is not None and source.is_initializer() and not source.uses() and not source.is_graph_output():
+        model.graph.initializers.pop(str(source.name), None)
+
+
+def _free_name(model: ir.Model, wished: str) -> str:
+    taken = set(model.graph.initializers) | {str(value.name) for value in model.graph.inputs}
+    taken |= {str(value.name) for node in model.graph.all_nodes() for value in node.outputs}
+    name, number = wished, 0
+    while name in taken:
+        number += 1
+        name = f"{wished}_{number}"
+    return name
+
+
+def _drop_unused(model: ir.Model, nodes: Sequence[ir.Node]) -> None:
+    """Remove nodes, readers before what they read, as long as nothing reads them any more."""
+    for node in nodes:
+        if node.outputs[0].uses() or node.outputs[0].is_graph_output():
+            return
+        model.graph.remove(node, safe=True)

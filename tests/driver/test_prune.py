@@ -1,0 +1,254 @@
+"""``flexc prune``: the file it writes, the report, selections, budgets, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from flexc.frontend.linears import find_linears
+from flexc.frontend.load import load
+
+from .conftest import Call
+
+DECODER = Path(__file__).parents[1] / "models" / "decoder.onnx"
+
+
+def report_of(flexc: Call, *words: object) -> dict[str, Any]:
+    done = flexc("prune", *words, "--json")
+    assert (done.code, done.err) == (0, "")
+    report: dict[str, Any] = json.loads(done.out)
+    return report
+
+
+def nonzero_share(path: Path) -> float:
+    matrices = [linear.matrix() for linear in find_linears(load(path)) if not linear.tied]
+    return sum(map(np.count_nonzero, matrices)) / sum(matrix.size for matrix in matrices)
+
+
+def run(path: Path, feed: dict[str, np.ndarray[Any, Any]]) -> np.ndarray[Any, Any]:
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    result: np.ndarray[Any, Any] = session.run(None, feed)[0]
+    return result
+
+
+def test_the_file_is_the_users_graph_with_zeros(flexc: Call, tmp_path: Path) -> None:
+    pruned = tmp_path / "pruned.onnx"
+    report = report_of(flexc, DECODER, "-o", pruned, "--method", "magnitude", "--nm", "2:4")
+    before, after = onnx.load(DECODER), onnx.load(pruned)
+    onnx.checker.check_model(after, full_check=True)
+    assert [node.name for node in after.graph.node] == [node.name for node in before.graph.node]
+    assert [node.op_type for node in after.graph.node] == [node.op_type for node in before.graph.node]
+    assert list(after.graph.input) == list(before.graph.input)
+    assert [value.name for value in after.graph.output] == [value.name for value in before.graph.output]
+    assert {item.name for item in after.graph.initializer} == {item.name for item in before.graph.initializer}
+    assert report["reached_sparsity"] == pytest.approx(1 - nonzero_share(pruned), abs=1e-9)
+    assert report["reached_sparsity"] >= 0.5
+    tokens = {before.graph.input[0].name: np.arange(8, dtype=np.int64)[np.newaxis]}
+    assert not np.array_equal(run(pruned, tokens), run(DECODER, tokens))
+
+
+def test_keep_finds_the_same_patterns(flexc: Call, tmp_path: Path) -> None:
+    pruned = tmp_path / "pruned.onnx"
+    words = ("--method", "wanda", "--sparsity", "0.4", "--m-set", "8", "--samples", "2")
+    report = report_of(flexc, DECODER, "-o", pruned, *words)
+    assert len(report["patterns"]) > 1
+    done = flexc("compile", pruned, "-o", tmp_path / "p.fxc", "--prune", "keep", "--json")
+    kept = json.loads(done.out)
+    assert {row["nm"] for row in kept["layers"]} == {row["nm"] for row in report["linears"]}
+    assert kept["prune"]["patterns"] == report["patterns"]
+    assert kept["prune"]["reached_sparsity"] == pytest.approx(report["reached_sparsity"])
+
+
+def test_the_report_says_what_was_done(flexc: Call, tmp_path: Path) -> None:
+    words = ("--method", "wanda", "--nm", "1:4", "--samples", "3")
+    done = flexc("prune", DECODER, "-o", tmp_path / "p.onnx", *words)
+    assert done.code == 0
+    for part in ("75.0 % asked, ", "1:4", "a window on edge", "outliers", "clustering", "warning: no calibration data"):
+        assert part in done.out
+    report = report_of(flexc, DECODER, "-o", tmp_path / "p.onnx", *words, "--hyper-m", "2")
+    assert report["calibration_windows"] == 3
+    assert report["cost"]["pruned"]["cycles"] < report["cost"]["dense"]["cycles"]
+    assert report["stored_bits"]["pruned"] < 0.4 * report["stored_bits"]["dense"]
+    row = report["linears"][0]
+    assert row["nm"] == "1:4"
+    assert row["outlier_density"] > 0
+    assert 0.5 < row["outlier_distribution"] < 2
+
+
+def gemm_model(folder: Path, batch: int | str = "batch", external: bool = False) -> Path:
+    """x [batch,16] -> Gemm (transB, alpha 2) -> Relu -> MatMul(weight through a Transpose), weight read twice -> y."""
+    rng = np.random.default_rng(0)
+    constants = {name: rng.standard_normal(shape) for name, shape in (("w1", (24, 16)), ("b1", (24,)), ("w2", (8, 24)))}
+    nodes = [
+        helper.make_node("Gemm", ["x", "w1", "b1"], ["a"], name="first", transB=1, alpha=2.0),
+        helper.make_node("Relu", ["a"], ["r"]),
+        helper.make_node("Transpose", ["w2"], ["w2t"], perm=[1, 0]),
+        helper.make_node("MatMul", ["r", "w2t"], ["c"], name="second"),
+        helper.make_node("Neg", ["r"], ["n"]),
+        helper.make_node("MatMul", ["n", "w2t"], ["d"], name="third"),
+        helper.make_node("Sub", ["c", "d"], ["y"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "gemm",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [batch, 16])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [batch, 8])],
+        [numpy_helper.from_array(array.astype(np.float32), name) for name, array in constants.items()],
+    )
+    path = folder / "gemm.onnx"
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=9)
+    onnx.save(model, path, save_as_external_data=external, size_threshold=0)
+    return path
+
+
+def test_weights_go_back_through_gemm_transpose_and_sharing(flexc: Call, tmp_path: Path) -> None:
+    source, pruned = gemm_model(tmp_path), tmp_path / "p.onnx"
+    selection = tmp_path / "s.json"
+    linears = {"first": "2:4", "second": "1:4", "third": "2:8"}
+    selection.write_text(json.dumps({"format": "flexc selection", "linears": linears}), encoding="utf-8")
+    words = ("--method", "magnitude", "--selection", selection, "--shape", "x=2x16")
+    report = report_of(flexc, source, "-o", pruned, *words)
+    assert report["warnings"] == []
+    after = onnx.load(pruned)
+    assert after.graph.input[0].type.tensor_type.shape.dim[0].dim_param == "batch"  # not bound to what was asked for
+    found = {linear.name: linear for linear in find_linears(load(pruned, {"x": (3, 16)}))}
+    before = {linear.name: linear for linear in find_linears(load(source, {"x": (3, 16)}))}
+    for name, nm in linears.items():
+        n, m = map(int, nm.split(":"))
+        matrix, old = found[name].matrix(), before[name].matrix()
+        assert np.count_nonzero(matrix) == n * matrix.size // m
+        np.testing.assert_array_equal(matrix[matrix != 0], old[matrix != 0])
+    noted = {node.name: {item.key: item.value for item in node.metadata_props} for node in after.graph.node}
+    assert {name: noted[name]["flexc.nm"] for name in linears} == linears
+    assert not any("origin" in key for notes in noted.values() for key in notes)
+
+
+def test_external_data_stay_external(flexc: Call, tmp_path: Path) -> None:
+    source = gemm_model(tmp_path, batch=2, external=True)
+    report_of(flexc, source, "-o", tmp_path / "p.onnx", "--method", "magnitude", "--nm", "2:4")
+    assert (tmp_path / "p.onnx.data").exists()
+    assert nonzero_share(tmp_path / "p.onnx") == 0.5
+
+
+def test_a_batch_normalised_convolution_keeps_its_own_numbers(flexc: Call, tmp_path: Path) -> None:
+    rng = np.random.default_rng(1)
+    weight = rng.standard_normal((6, 4, 3, 3)).astype(np.float32)
+    scales = {name: (rng.random(6) + 0.5).astype(np.float32) for name in ("scale", "shift", "mean", "variance")}
+    nodes = [
+        helper.make_node("Conv", ["x", "w"], ["c"], name="conv", pads=[1, 1, 1, 1]),
+        helper.make_node("BatchNormalization", ["c", *scales], ["y"], name="norm"),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "conv",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 4, 5, 5])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 6, 5, 5])],
+        [numpy_helper.from_array(array, name) for name, array in {"w": weight, **scales}.items()],
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=9), tmp_path / "m.onnx")
+    report_of(flexc, tmp_path / "m.onnx", "-o", tmp_path / "p.onnx", "--method", "magnitude", "--nm", "1:4")
+    after = onnx.load(tmp_path / "p.onnx")
+    assert [node.op_type for node in after.graph.node] == ["Conv", "BatchNormalization"]
+    pruned = numpy_helper.to_array(next(item for item in after.graph.initializer if item.name == "w"))
+    assert np.count_nonzero(pruned) == weight.size // 4
+    np.testing.assert_array_equal(pruned[pruned != 0], weight[pruned != 0])
+
+
+def test_a_selection_can_be_saved_edited_and_used_again(flexc: Call, tmp_path: Path) -> None:
+    saved = tmp_path / "s.json"
+    report_of(
+        flexc, DECODER, "-o", tmp_path / "a.onnx", "--method", "magnitude", "--nm", "4:8", "--save-selection", saved
+    )
+    content = json.loads(saved.read_text(encoding="utf-8"))
+    first, second, *_ = content["linears"]
+    content["linears"][first] = "1:8"
+    content["linears"][second] = "dense"
+    saved.write_text(json.dumps(content), encoding="utf-8")
+    report = report_of(flexc, DECODER, "-o", tmp_path / "b.onnx", "--method", "magnitude", "--selection", saved)
+    assert {row["name"]: row["nm"] for row in report["linears"]} == content["linears"]
+
+
+def test_a_wrong_selection_is_refused_with_all_its_mistakes(flexc: Call, tmp_path: Path) -> None:
+    names = [linear.name for linear in find_linears(load(DECODER))]
+    wrong = {names[0]: "5:4", names[1]: 3, names[2]: "1:3", f"{names[3]}x": "2:4"}
+    path = tmp_path / "s.json"
+    path.write_text(json.dumps({"format": "flexc selection", "linears": wrong}), encoding="utf-8")
+    done = flexc("prune", DECODER, "-o", tmp_path / "p.onnx", "--method", "magnitude", "--selection", path)
+    assert done.code == 1
+    assert done.err.count("error: ") == 4
+    for part in (f"linear '{names[0]}': '5:4': N must not exceed M", "3: not an N:M pattern", "did you mean"):
+        assert part in done.err
+    assert not (tmp_path / "p.onnx").exists()
+    for text in ("not json", "[]", '{"format": "flexc selection"}'):
+        path.write_text(text, encoding="utf-8")
+        done = flexc("prune", DECODER, "-o", tmp_path / "p.onnx", "--method", "magnitude", "--selection", path)
+        assert done.code == 1
+        assert "not a selection" in done.err
+
+
+@pytest.mark.parametrize("quantity", ["cycles", "energy", "bits"])
+def test_a_budget_holds_for_the_timed_program(quantity: str, flexc: Call, tmp_path: Path) -> None:
+    words = ("--method", "flow", "--samples", "2", "--budget")
+    loose = report_of(flexc, DECODER, "-o", tmp_path / "a.onnx", *words, f"{quantity}=x0.99")["budget"]
+    limit = loose["dense"] - 0.5 * (loose["dense"] - loose["measured"])
+    report = report_of(flexc, DECODER, "-o", tmp_path / "b.onnx", *words, f"{quantity}={limit:.0f}")
+    spent = report["budget"]
+    assert spent["measured"] <= spent["limit"] <= spent["dense"]
+    assert spent["estimate"] == pytest.approx(spent["measured"], rel=0.02)
+    if quantity != "bits":
+        field = {"cycles": "cycles", "energy": "energy_pj"}[quantity]
+        assert report["cost"]["pruned"][field] == pytest.approx(spent["measured"])
+    else:
+        assert report["stored_bits"]["pruned"] == spent["measured"]
+
+
+def test_what_cannot_be_reached_names_the_nearest(flexc: Call, tmp_path: Path) -> None:
+    for words, message, remedy in (
+        (("--budget", "cycles=x0.1"), "a budget of ", "the nearest that can be reached is cycles="),
+        (("--budget", "bits=x0.01"), "a budget of ", "the nearest that can be reached is bits="),
+        (("--sparsity", "0.99"), "cannot be", "87"),
+    ):
+        done = flexc("prune", DECODER, "-o", tmp_path / "p.onnx", "--method", "flow", "--samples", "1", *words)
+        assert done.code in (1, 2)
+        assert message in done.err
+        assert remedy in done.err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_bad_data_are_refused(flexc: Call, mlp: Path, tmp_path: Path) -> None:
+    before = {mlp}
+    for array, message in (
+        (np.full((2, 1, 3, 37), np.nan, np.float32), "NaN or infinity"),
+        (np.zeros((2, 1, 3, 36), np.float32), "does not fit input 'x'"),
+    ):
+        np.save(tmp_path / "bad.npy", array)
+        before.add(tmp_path / "bad.npy")
+        words = ("--method", "wanda", "--nm", "2:4", "--calib", tmp_path / "bad.npy")
+        done = flexc("prune", mlp, "-o", tmp_path / "p.onnx", *words)
+        assert done.code == 1
+        assert message in done.err.splitlines()[0]
+        assert set(tmp_path.iterdir()) == before
+
+
+def test_a_model_without_linears_is_refused(flexc: Call, tmp_path: Path) -> None:
+    x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, [2, 3]) for name in "xy")
+    graph = helper.make_graph([helper.make_node("Relu", ["x"], ["y"], name="relu")], "none", [x], [y])
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=9), tmp_path / "m.onnx")
+    for words in (("--method", "magnitude", "--nm", "2:4"), ("--sparsity", "0.5")):
+        done = flexc("prune", tmp_path / "m.onnx", "-o", tmp_path / "p.onnx", *words)
+        assert done.code == 1
+        assert "the model has no linear that could be pruned" in done.err
+    assert not (tmp_path / "p.onnx").exists()
+
+
+def test_the_published_method_needs_blocks(flexc: Call, tmp_path: Path) -> None:
+    done = flexc("prune", DECODER, "-o", tmp_path / "p.onnx", "--method", "faithful", "--sparsity", "0.5")
+    assert done.code == 1
+    assert "leaves the first and the last block dense" in done.err

@@ -1,1 +1,0 @@
-../../driver/backend_adapter.py

@@ -1,0 +1,1 @@
+../../driver/budget_words.py

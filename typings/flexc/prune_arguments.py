@@ -1,0 +1,1 @@
+../../driver/prune_arguments.py

@@ -1,0 +1,1 @@
+../../driver/prune_report.py

@@ -1,0 +1,1 @@
+../../driver/pruned_file.py

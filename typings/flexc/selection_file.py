@@ -1,0 +1,1 @@
+../../driver/selection_file.py

@@ -9,7 +9,7 @@ from typing import Any
 
 from flexc.isa import verifier
 from flexc.isa.errors import FlexcError, raise_all
-from flexc.isa.object_file import BY_NUMBER, load, sections
+from flexc.isa.object_file import BY_NUMBER, declared, load, sections
 from flexc.isa.program import Program, Tensor
 from flexc.tables import Facts, Table, count, show, size
 
@@ -41,6 +41,9 @@ def inspect(arguments: Namespace) -> int:
     facts.append(
         ("code", f"{count(report['instructions'])} instructions, {count(report['ops'])} ops, {tiles} tile coordinates")
     )
+    budget = report["declared"]
+    issued = f"{count(budget['executed'])} instructions in a run"
+    facts.append(("declares", f"at most {size(budget['memory'])} of memory (loaded, verified, run once), {issued}"))
     tensors = [
         (each["role"], each["name"], each["dtype"], "x".join(map(str, each["shape"])), f"{each['address']:#x}")
         for each in report["tensors"]
@@ -77,6 +80,7 @@ def inspection(path: Path, program: Program) -> dict[str, Any]:
         "ops": len(program.debug.ops),
         "tile_coordinates": len(program.debug.tiles),
         "dram_bytes": program.dram_bytes,
+        "declared": vars(declared(path)),
         "sections": _sections(path),
         "tensors": [_tensor("input", each) for each in program.inputs]
         + [_tensor("output", each) for each in program.outputs],

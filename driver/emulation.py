@@ -15,7 +15,6 @@ import numpy.typing as npt
 
 from flexc.emulator.array import FastArray
 from flexc.emulator.energy import Energy, energy_of
-from flexc.emulator.memory import accumulator_bytes
 from flexc.emulator.run import ArrayFactory, Executor
 from flexc.emulator.timing import Timing, time_program
 from flexc.isa.program import Program
@@ -138,7 +137,7 @@ class Result:
 def batch_size(program: Program, windows: int) -> int:
     """Return how many windows to run at once: what fits into memory, and leaves no worker idle."""
     machine = program.machine
-    a_window = program.dram_bytes + machine.buffer.bytes + accumulator_bytes(machine)
+    a_window = program.dram_bytes + machine.buffer.bytes + machine.accumulator_bytes
     fitting = _BATCH_BYTES // max(1, WORKERS * a_window)
     return max(1, min(BATCH, fitting, -(-windows // WORKERS)))
 

@@ -5,6 +5,7 @@ Another level of detail can stand in for :class:`FastArray`; :class:`ArrayModel`
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -48,7 +49,7 @@ class FastArray:
         self._cache = cache
         self._units: dict[int, tuple[Loaded, int]] = {}
         self._act: Array | None = None
-        self._scratch: dict[tuple[str, tuple[int, ...]], Array] = {}
+        self._scratch: dict[str, Array] = {}
 
     def load_weights(self, cells: range, src: Array, groups: Groups, site: Site) -> None:
         loaded = self._cache.load(site, src, groups)
@@ -97,11 +98,12 @@ class FastArray:
         return _joined(self._cache, places)
 
     def _buffer(self, name: str, shape: tuple[int, ...], dtype: type) -> Array:
-        """Return memory for intermediate values, the same one for the same shape."""
-        found = self._scratch.get((name, shape))
-        if found is None:
-            found = self._scratch[name, shape] = np.empty(shape, dtype)
-        return found
+        """Return memory for intermediate values, the same one again and again: as much as was ever needed."""
+        size = math.prod(shape)
+        found = self._scratch.get(name)
+        if found is None or found.size < size:
+            found = self._scratch[name] = np.empty(size, dtype)
+        return found[:size].reshape(shape)
 
 
 class FaultyArray(FastArray):

@@ -7,13 +7,13 @@ from collections import OrderedDict
 import numpy as np
 import numpy.typing as npt
 
+from ..isa.budget import MOST_DECODED
 from ..isa.errors import FlexcError
 from ..isa.instruction import Groups
 from .memory import Array
 
 #: Where a load happens: its pc, and the iteration of every loop level.
 Site = tuple[int, tuple[int, ...]]
-DEFAULT_LIMIT = 1 << 30
 
 
 class Loaded:
@@ -32,7 +32,7 @@ class WeightCache:
     A load at the same site finds its matrix again if the bytes are the same; they are always compared.
     """
 
-    def __init__(self, columns: int, limit: int = DEFAULT_LIMIT) -> None:
+    def __init__(self, columns: int, limit: int = MOST_DECODED) -> None:
         self.columns = columns
         self._limit = limit
         self._held = 0

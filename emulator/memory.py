@@ -10,7 +10,6 @@ import numpy.typing as npt
 
 from ..isa.errors import FlexcError
 from ..isa.instruction import LEVELS
-from ..isa.machine import Machine
 from ..isa.program import Program, Tensor
 from ..isa.streams import DTYPES, Step, Stream
 from ..isa.tensors import extent
@@ -46,12 +45,6 @@ class Position:
         return min(self.totals[step.level], step.period) if step.period else self.trips[step.level]
 
 
-def accumulator_bytes(machine: Machine) -> int:
-    """Return the size of the accumulators beside all macros."""
-    array = machine.array
-    return 4 * array.accumulator_vectors * array.macros * array.columns
-
-
 class Memories:
     """``const`` once, and ``dram``, ``buf`` and ``acc`` for each of ``windows`` runs, all bytes zero at first.
 
@@ -66,7 +59,7 @@ class Memories:
         self.const.flags.writeable = False
         self.dram = _zeros(windows, program.dram_bytes) if dram is None else dram
         self.buf = _zeros(windows, program.machine.buffer.bytes)
-        self.acc = _zeros(windows, accumulator_bytes(program.machine))
+        self.acc = _zeros(windows, program.machine.accumulator_bytes)
 
     def clear(self, *, keep_states: bool = False) -> None:
         """Set every byte that can be written to zero, so that a run never sees the one before; but for its states."""

@@ -17,6 +17,7 @@ from .engines import Engines, Record, State, Work
 from .walk import Block, Leaf, Loop, Tree, build, operands, visits
 
 _WORTHWHILE = 100  # instructions in all iterations of a loop below which looking for a period costs more than it saves
+_GLANCES = 1 << 12  # what is remembered of states that were not looked at
 _REMEMBERED = 64  # states of a loop that are kept to compare with
 
 
@@ -237,6 +238,8 @@ class _Search:
         glance = (engines.clock - self._clock, engines.latest - engines.clock)  # states take longer to look at
         self._clock = engines.clock
         if glance not in self._glances:
+            if len(self._glances) >= _GLANCES:
+                self._glances.clear()
             self._glances.add(glance)
             return 0
         state = engines.state()

@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import struct
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
+from .budget import Budget, check_budget, table_bytes
 from .errors import FlexcError
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 #: Not text, and damaged by every common way to mistake it for text (as in PNG).
 MAGIC = b"\x89FXC\r\n\x1a\n"
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 SECTION_ALIGNMENT = 64
 PAGE = 4096
 CHUNK = 1 << 22
@@ -34,7 +35,9 @@ HEADER = (
     ("file_size", "Q", "bytes of the whole file"),
     ("isa", "32s", "digest of the instruction table the code was made for"),
     ("machine", "32s", "fingerprint of the machine the code was made for"),
-    ("zero", "28s", "zero"),
+    ("memory", "Q", "bytes that loading, verifying and running the program take at most"),
+    ("executed", "Q", "instructions that a run issues at most"),
+    ("zero", "12s", "zero"),
     ("header_crc", "I", "CRC-32 of the header before this field"),
 )
 #: What an entry of the section table holds.
@@ -74,15 +77,29 @@ class Content:
 
 
 @dataclass(frozen=True)
-class Layout:
-    """A checked header and section table."""
+class Made:
+    """What a header says about the program: digest of the ISA, fingerprint of the machine, what a run takes."""
 
     isa: bytes
     machine: bytes
+    memory: int
+    executed: int
+
+    @property
+    def budget(self) -> Budget:
+        """What the file declares."""
+        return Budget(self.memory, self.executed)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """A checked header and section table."""
+
+    made: Made
     sections: tuple[Section, ...]
 
 
-def write(path: Path, contents: Iterable[Content], isa: bytes, machine: bytes) -> None:
+def write(path: Path, contents: Iterable[Content], made: Made) -> None:
     """Write a program file; it appears at ``path`` complete or not at all.
 
     Raises:
@@ -91,7 +108,7 @@ def write(path: Path, contents: Iterable[Content], isa: bytes, machine: bytes) -
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with temporary.open("wb") as file:
-            _write(file, list(contents), isa, machine)
+            _write(file, list(contents), made)
         temporary.replace(path)
     except OSError as error:
         raise FlexcError(f"cannot be written: {error.strerror or error}", where=str(path)) from None
@@ -100,7 +117,7 @@ def write(path: Path, contents: Iterable[Content], isa: bytes, machine: bytes) -
             temporary.unlink()
 
 
-def _write(file: IO[bytes], contents: list[Content], isa: bytes, machine: bytes) -> None:
+def _write(file: IO[bytes], contents: list[Content], made: Made) -> None:
     names = [content.name.encode() for content in contents]
     position = HEADER_BYTES + ENTRY_BYTES * len(contents) + sum(map(len, names))
     file.write(bytes(position))
@@ -113,9 +130,9 @@ def _write(file: IO[bytes], contents: list[Content], isa: bytes, machine: bytes)
         entries.append(_ENTRY.pack(content.kind, crc, start, size, name_offset, len(name)))
         position, name_offset = start + size, name_offset + len(name)
     table = b"".join([*entries, *names])
-    head = _HEADER.pack(
-        MAGIC, FORMAT_VERSION, len(contents), name_offset, zlib.crc32(table), position, isa, machine, b"", 0
-    )[:-4]
+    layout = (len(contents), name_offset, zlib.crc32(table), position)
+    declared = (made.isa, made.machine, made.memory, made.executed)
+    head = _HEADER.pack(MAGIC, FORMAT_VERSION, *layout, *declared, b"", 0)[:-4]
     file.seek(0)
     file.write(head + struct.pack("<I", zlib.crc32(head)) + table)
 
@@ -156,14 +173,22 @@ def read_layout(file: IO[bytes], where: str) -> Layout:
     if size != fields["file_size"]:
         what = "truncated" if size < fields["file_size"] else "damaged"
         raise FlexcError(f"is {what}: it has {size} bytes, its header says {fields['file_size']}", where=where)
+    made = Made(*(fields[name] for name in ("isa", "machine", "memory", "executed")))
+    _check_table(fields, made.budget, where)
     sections = _read_table(file, fields["sections"], fields["names"], fields["table_crc"], size, where)
-    return Layout(fields["isa"], fields["machine"], sections)
+    return Layout(made, sections)
+
+
+def _check_table(fields: Mapping[str, int], declared: Budget, where: str) -> None:
+    """The section table fits into the file, and into the memory that the file declares."""
+    length = fields["sections"] * ENTRY_BYTES + fields["names"]
+    if HEADER_BYTES + length > fields["file_size"]:
+        raise FlexcError(f"is damaged: its section table of {length} bytes does not fit into it", where=where)
+    check_budget(Budget(table_bytes(fields["sections"], fields["names"]), 0), declared, where)
 
 
 def _read_table(file: IO[bytes], count: int, names_size: int, crc: int, size: int, where: str) -> tuple[Section, ...]:
     length = count * ENTRY_BYTES + names_size
-    if HEADER_BYTES + length > size:
-        raise FlexcError(f"is damaged: its section table of {length} bytes does not fit into it", where=where)
     table = file.read(length)
     if zlib.crc32(table) != crc:
         raise FlexcError("is damaged: its section table does not match its checksum", where=where)

@@ -85,6 +85,11 @@ class Machine:
         return self.dram.bandwidth_bytes_per_s / self.clock.frequency_hz
 
     @property
+    def accumulator_bytes(self) -> int:
+        """Bytes of the accumulators beside all macros: an int32 a vector, macro and column."""
+        return 4 * self.array.accumulator_vectors * self.array.macros * self.array.columns
+
+    @property
     def leakage_mw(self) -> float:
         """Power that leaks all the time, of the whole chip."""
         return self.array.macros * self.leakage.macro_mw + self.buffer.bytes / 1024 * self.leakage.buffer_kb_mw

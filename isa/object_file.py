@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
-from .container import Content, Layout, Section, check_section, read_layout, read_section, write
+from .budget import Budget, budget_of, check_budget, code_bytes, table_bytes, text_bytes
+from .container import Content, Layout, Made, Section, check_section, read_layout, read_section, write
 from .encoding import decode_all, encode_all
 from .errors import FlexcError
-from .instruction import LEVELS, Instr
+from .instruction import LEVELS, WORD_BYTES, Instr
 from .machine import Machine
 from .program import Debug, Program, Segment, State, Tensor
 from .records import dump, from_record, parse, records, table, texts, to_record, whole
@@ -50,6 +51,8 @@ KINDS = (CODE, MACHINE, TENSORS, META, DEBUG, SEGMENT, WEIGHTS, CONSTANTS, BLOB)
 BY_NUMBER = {kind.number: kind for kind in KINDS}
 
 
+#: Sections that are read whole and made into objects.
+_JSON = frozenset({TENSORS.number, META.number, DEBUG.number})
 _TENSOR_KEYS = ("dram_bytes", "inputs", "outputs", "states", "segments")
 #: Bytes that a machine may take: all there is to say about one takes two thousand.
 _MOST_TOML = 1 << 16
@@ -88,7 +91,17 @@ def save(program: Program, path: str | Path) -> None:
     Raises:
         FlexcError: the file cannot be written, or the program holds something the file cannot.
     """
-    write(Path(path), contents(program), isa_digest(), bytes.fromhex(program.machine.fingerprint()))
+    every = list(contents(program))
+    write(Path(path), every, made_of(program, every))
+
+
+def made_of(program: Program, every: Sequence[Content]) -> Made:
+    """Return what the header says about a program with these sections."""
+    read = table_bytes(len(every), sum(len(each.name.encode()) for each in every))
+    read += sum(text_bytes(bytes(each.data)) for each in every if each.kind in _JSON)
+    read += sum(len(each.data) for each in every if each.kind == SEGMENT.number)
+    budget = budget_of(program.code, program.machine, program.dram_bytes, read)
+    return Made(isa_digest(), bytes.fromhex(program.machine.fingerprint()), budget.memory, budget.executed)
 
 
 def contents(program: Program) -> Iterator[Content]:
@@ -143,10 +156,16 @@ def sections(path: str | Path) -> tuple[Section, ...]:
         return read_layout(file, str(path)).sections
 
 
+def declared(path: str | Path) -> Budget:
+    """Return what a program file declares to take at most. Raises FlexcError as load does."""
+    with _open(Path(path)) as file:
+        return read_layout(file, str(path)).made.budget
+
+
 def _check_isa(layout: Layout, where: str) -> None:
-    if layout.isa != isa_digest():
+    if layout.made.isa != isa_digest():
         raise FlexcError(
-            f"was made for another instruction set ({layout.isa[:6].hex()}; this is {isa_digest()[:6].hex()})",
+            f"was made for another instruction set ({layout.made.isa[:6].hex()}; this is {isa_digest()[:6].hex()})",
             where=where,
             remedy="compile the model again, or use the flexc that made the file",
         )
@@ -174,6 +193,8 @@ class _Reader:
 
     def __init__(self, path: Path, file: IO[bytes], layout: Layout) -> None:
         self.path, self.where, self.file, self.layout = path, str(path), file, layout
+        self.declared = layout.made.budget
+        self.taken = table_bytes(len(layout.sections), sum(len(each.name.encode()) for each in layout.sections))
         self.several: dict[Kind, list[Section]] = {kind: [] for kind in KINDS}
         for section in layout.sections:
             if section.kind not in BY_NUMBER:
@@ -188,10 +209,10 @@ class _Reader:
             raise FlexcError("is damaged: its constants do not follow its weights", where=self.where)
         for section, kind in ((weights, WEIGHTS), (constants, CONSTANTS)) if check else ():
             check_section(self.file, section, kind.title, self.where)
-        code = tuple(self.code())
-        return Program(
+        code, machine = tuple(self.code()), self.machine()
+        program = Program(
             code=code,
-            machine=self.machine(),
+            machine=machine,
             const=_map(self.path, weights.offset, weights.size + constants.size),
             weight_bytes=weights.size,
             dram_bytes=whole(tensors["dram_bytes"], f"{self.at(TENSORS)}.dram_bytes"),
@@ -203,6 +224,9 @@ class _Reader:
             meta=texts(self.json(META), self.at(META)),
             blobs=self.blobs(),
         )
+        needed = budget_of(code, machine, program.dram_bytes, self.taken)
+        check_budget(needed, self.declared, self.where)
+        return program
 
     def at(self, kind: Kind) -> str:
         """Return how an error names a section."""
@@ -217,14 +241,23 @@ class _Reader:
 
     def bytes(self, kind: Kind) -> bytes:
         """Return the bytes of the only section of a kind."""
+        self.allow(self.one(kind).size)
         return read_section(self.file, self.one(kind), kind.title, self.where)
 
     def json(self, kind: Kind) -> object:
         """Return the value of a JSON section."""
-        return parse(self.bytes(kind), self.at(kind))
+        text = self.bytes(kind)
+        self.allow(text_bytes(text))
+        self.taken += text_bytes(text)
+        return parse(text, self.at(kind))
+
+    def allow(self, memory: int) -> None:
+        """Refuse, before it is taken, memory that the header does not declare."""
+        check_budget(Budget(self.taken + memory, 0), self.declared, self.where)
 
     def code(self) -> list[Instr]:
         """Return the instructions."""
+        self.allow(code_bytes(self.one(CODE).size // WORD_BYTES))
         try:
             return decode_all(self.bytes(CODE))
         except FlexcError as error:
@@ -234,7 +267,7 @@ class _Reader:
     def machine(self) -> Machine:
         """Return the machine, which must be the one the header names."""
         machine = machine_from(self.bytes(MACHINE), self.at(MACHINE))
-        if bytes.fromhex(machine.fingerprint()) != self.layout.machine:
+        if bytes.fromhex(machine.fingerprint()) != self.layout.made.machine:
             raise FlexcError("is not the machine that the header of the file names", where=self.at(MACHINE))
         return machine
 
@@ -245,6 +278,8 @@ class _Reader:
             raise FlexcError(f"does not list the {len(models)} host segments of the file", where=self.at(TENSORS))
         found = []
         for place, (each, section) in enumerate(zip(data, models, strict=True)):
+            self.allow(section.size)
+            self.taken += section.size
             model = read_section(self.file, section, f"{SEGMENT.title} {place}", self.where)
             found.append(from_record(Segment, each, f"{self.at(TENSORS)}.segments[{place}]", model=model))
         return tuple(found)

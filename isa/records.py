@@ -22,9 +22,14 @@ def dump(value: object) -> bytes:
     return json.dumps(value, separators=(",", ":"), ensure_ascii=True, allow_nan=False).encode()
 
 
+def values_in(text: bytes) -> int:
+    """Return about how many values a JSON text has: at least as many as it has."""
+    return text.count(b",") + text.count(b"[") + text.count(b"{") + 1
+
+
 def parse(text: bytes, where: str) -> object:
     """Return the value of JSON text, or raise FlexcError."""
-    values = text.count(b",") + text.count(b"[") + text.count(b"{")
+    values = values_in(text)
     if values > MOST_VALUES:
         raise FlexcError(f"holds about {values} values; at most {MOST_VALUES} are read", where=where)
     try:

@@ -45,6 +45,7 @@ class Checks:
         self.loops: object = ()
         self.streams: dict[Stream, Stream] = {}
         self.known: dict[object, Checked] = {}
+        self.most_known = 2 * len(program.code) + 1000
 
     def same(self, stream: Stream) -> Stream:
         """Return the one object for streams that are equal."""
@@ -62,6 +63,8 @@ class Checks:
         key = (instruction.mnemonic, slices, groups, self.loops, *map(id, streams.values()), *streams)
         known = self.known.get(key)
         if known is None:
+            if len(self.known) > self.most_known:
+                self.known.clear()
             known = self.known[key] = self._check(instruction, streams, groups)
         return known
 

@@ -32,6 +32,8 @@ from .turns import FAMILY, SUMS, Barrier, Node, Turn, Uses, Work, build, net_tok
 
 #: Instructions and pairs of accesses that are followed in all; past this a program counts as not proved.
 MOST_FOLLOWED = 3_000_000
+#: Accesses and tokens that are kept in mind at once, likewise: so that memory stays bounded.
+MOST_HELD = 100_000
 #: Hazards reported of one stretch of code.
 _MOST_FOUND = 10
 #: First and last iterations that are followed where fewer do not prove that there is no hazard.
@@ -206,6 +208,7 @@ class _Walk:
         self.running: dict[int, int] = {}
         self.last_sums = 0
         self.compared = 0
+        self.held = 0
         self.stopped = False
         self.found: dict[tuple[int, int, str], tuple[Visit, int, Visit, int]] = {}
         self.before: dict[tuple[int, bool], dict[int, list[Visit]]] = {}
@@ -228,6 +231,8 @@ class _Walk:
             self.running = {}
         start = self.running.get(turn.level, 0)
         for place in range(turn.trips):
+            if self.stopped:
+                return
             self.iterations[turn.level] = place
             self.running[turn.level] = start + place
             self.nodes(turn.body, (*frames, (turn, place)))
@@ -238,12 +243,14 @@ class _Walk:
         done = [self.clocks[engine][engine] for engine in FAMILY]
         self.clocks = [done.copy() for _ in _ENGINES]
         self.before = {}
+        self.held = sum(map(len, self.tokens.values()))
 
     def work(self, work: Work, frames: Frames) -> None:
         """Take tokens, look at the accesses, post."""
         clock = self.clocks[work.engine]
         for token in work.waits:
             clock[:] = map(max, clock, self.tokens[token].popleft())
+            self.held -= 1
         clock[work.engine] += 1
         if work.sums:
             self.last_sums = clock[work.engine]
@@ -258,6 +265,13 @@ class _Walk:
                 self.tokens[token].append(given)
         for token in work.release:
             self.tokens[token].append(clock.copy())
+        self.hold(len(work.posts) + len(work.release))
+
+    def hold(self, count: int) -> None:
+        """So many more accesses or tokens are kept in mind; beyond the limit that counts as too much to follow."""
+        self.held += count
+        if self.held > MOST_HELD:
+            self.compared, self.stopped = self.most + 1, True
 
     def access(self, work: Work, access: Access, clock: list[int], frames: Frames) -> None:
         """Compare an access with those of other engines that may not be done, and note it."""
@@ -272,6 +286,7 @@ class _Walk:
             self.compare(visit, work.engine, clock, share, writes=False)
         own = SUMS if access.late else work.engine
         self.before.setdefault((share, access.writes), {}).setdefault(own, []).append(visit)
+        self.hold(1)
 
     def compare(self, visit: Visit, engine: int, clock: list[int], share: int, *, writes: bool) -> None:
         """Look for accesses of other engines, not certain to be done, that the access can meet."""

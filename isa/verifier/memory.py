@@ -6,7 +6,6 @@ import math
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 
-from ..machine import Machine
 from ..program import Program, Tensor
 from ..streams import DTYPES
 from ..tensors import extent
@@ -25,14 +24,9 @@ def sizes(program: Program) -> dict[str, int]:
         "const": len(program.const),
         "dram": program.dram_bytes,
         "buf": machine.buffer.bytes,
-        "acc": accumulator_bytes(machine),
+        "acc": machine.accumulator_bytes,
         "cells": array.macros * (array.weight_sets or _UNLIMITED_SETS),
     }
-
-
-def accumulator_bytes(machine: Machine) -> int:
-    """Return the bytes of all accumulators."""
-    return 4 * machine.array.accumulator_vectors * machine.array.macros * machine.array.columns
 
 
 def tensor_problems(program: Program) -> Iterator[tuple[int | None, str]]:

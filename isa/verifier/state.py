@@ -24,6 +24,8 @@ Problem = tuple[int, str]
 _ROUNDS = 4
 #: A body that sets registers inside loops in loops is followed several times; so often an instruction at most.
 _VISITS = 64
+#: Accesses noted an instruction, on average: the same again does not count.
+_NOTED = 8
 #: Elements that all instructions together may work on: more would not end in sensible time.
 MOST_WORK = 10**15
 
@@ -62,7 +64,7 @@ class _Walker:
         self.state = _State()
         self.open: Mapping[int, Loop] = {}
         self.totals: Mapping[int, int] = {}
-        self.times, self.work, self.visits = 1, 0, 0
+        self.times, self.work, self.visits, self.noted = 1, 0, 0, 0
         self.written = {space: Written() for space in self.checks.sizes}
         self.loaded: dict[Groups, Written] = {}
         self.pc = 0
@@ -93,7 +95,7 @@ class _Walker:
         self.enter({**self.open, loop.level: loop}, totals)
         self.times *= loop.count
         for _ in range(min(loop.count, _ROUNDS)):
-            if self.visits > _VISITS * len(self.flow.code):
+            if self.visits > _VISITS * len(self.flow.code) or self.noted > _NOTED * len(self.flow.code) + 1000:
                 yield loop.first, "loops in loops set registers again and again; set them before the outermost loop"
                 break
             before = self.state.copy()
@@ -156,7 +158,10 @@ class _Walker:
         checked = self.checks.checked(instruction, streams, self.state.groups)
         yield from checked.problems
         self.work += self.times * checked.work
-        self.uses.setdefault(pc, {}).update(checked.uses)
+        uses = self.uses.setdefault(pc, {})
+        before = len(uses)
+        uses.update(checked.uses)
+        self.noted += len(uses) - before
         if checked.inside:
             yield from self.contents(instruction, streams, checked.reached)
 

@@ -3,7 +3,9 @@
     python -m tests.isa.fuzz_files --rounds 100000 --words 1000000 --seed 1
 
 Every mutation must end in a clean refusal or in a program that verifies, and then neither timing nor running it may
-raise. A traceback ends the run; its seed and round make it happen again.
+raise. Memory, as tracemalloc measures it, must stay within twice what the file declares and a fixed base; a run must
+not issue more instructions than declared; a file that declares less than it takes must be refused. Whatever is not so
+ends the run; its seed and round make it happen again.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ import resource
 import sys
 import tempfile
 import time
+import tracemalloc
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -24,17 +27,16 @@ import numpy as np
 from flexc.emulator.memory import NUMPY_TYPES
 from flexc.emulator.run import Executor
 from flexc.emulator.timing import time_program
-from flexc.isa import container, object_file
+from flexc.isa import container, object_file, records
 from flexc.isa.assembly.assembler import assemble
-from flexc.isa.container import Content
-from flexc.isa.encoding import decode, encode, encode_all
+from flexc.isa.container import Content, Made
+from flexc.isa.encoding import decode, decode_all, encode, encode_all
 from flexc.isa.errors import FlexcError
 from flexc.isa.instruction import OPCODE_BITS, Instr
 from flexc.isa.program import Program
 from flexc.isa.table import TABLE
 from flexc.isa.verifier import verify
 from flexc.isa.verifier.flow import Flow
-from flexc.isa.version import isa_digest
 from tests.isa.hazard_programs import random_program
 from tests.isa.refused import GOOD
 
@@ -42,6 +44,11 @@ _NUMBERS = (-1, 0, 1, 7, 255, 1 << 31, 1 << 63, 1 << 90, 10**400)
 _OP = ".op name=a op_type=b nodes=[c] engine=d nm=e\n    lda s5\n.endop\nx:"
 #: Instructions, and elements they work on, up to which a program that passes is run.
 _RUN = 2_000
+#: Files that declare less than they take, of all.
+_UNDERSTATED = 0.05
+#: Memory that reading any file may take whatever it declares: pieces of 4 MiB to check sums, and tables made once.
+BASE_BYTES = 8 << 20
+_MOST = "most memory, % of what is allowed"
 
 
 def bases(seed: int) -> list[Program]:
@@ -107,9 +114,9 @@ def _other_operand(instruction: Instr, code: Sequence[Instr], generator: random.
         return instruction
 
 
-def mutated(program: Program, contents: Sequence[Content], generator: random.Random) -> tuple[list[Content], bytes]:
-    """Return the sections of a program, one of them mutated, and the fingerprint that goes with them."""
-    sections, fingerprint = list(contents), bytes.fromhex(program.machine.fingerprint())
+def mutated(program: Program, contents: Sequence[Content], generator: random.Random) -> list[Content]:
+    """Return the sections of a program, one of them mutated."""
+    sections = list(contents)
     place = generator.choice([place for place, each in enumerate(contents) if len(each.data) > 2])
     if generator.random() < 0.6:
         place = 0
@@ -118,16 +125,30 @@ def mutated(program: Program, contents: Sequence[Content], generator: random.Ran
         sections[place] = replace(content, data=mutated_code(program.code, generator))
     else:
         sections[place] = replace(content, data=mutated_bytes(bytes(content.data), generator))
-    if content.kind == object_file.MACHINE.number:
-        try:
-            machine = object_file.machine_from(bytes(sections[place].data), "")
-            fingerprint = bytes.fromhex(machine.fingerprint())
-        except FlexcError:
-            pass
-    return sections, fingerprint
+    return sections
 
 
-def outcome(path: Path) -> str:
+def declared(program: Program, sections: Sequence[Content]) -> Made:
+    """Return a header for mutated sections that declares what they take, as far as they can be read."""
+    data = {each.kind: bytes(each.data) for each in sections}
+    try:
+        machine = object_file.machine_from(data[object_file.MACHINE.number], "")
+        code = tuple(decode_all(data[object_file.CODE.number]))
+        tensors = records.parse(data[object_file.TENSORS.number], "")
+        dram = records.whole(tensors["dram_bytes"], "") if isinstance(tensors, dict) else 0
+        return object_file.made_of(replace(program, machine=machine, code=code, dram_bytes=dram), sections)
+    except (FlexcError, KeyError):
+        return object_file.made_of(program, sections)
+
+
+def understated(made: Made, generator: random.Random) -> Made:
+    """Return a header that declares less."""
+    if generator.random() < 0.5:
+        return replace(made, memory=generator.randrange(made.memory))
+    return replace(made, executed=generator.randrange(made.executed))
+
+
+def outcome(path: Path, made: Made) -> str:
     """Return how a file ends: refused by the reader or the verifier, or verified, or run."""
     try:
         program = object_file.load(path)
@@ -139,7 +160,9 @@ def outcome(path: Path) -> str:
     sizes = program.dram_bytes + program.machine.buffer.bytes + program.machine.array.macros * (1 << 20)
     if flow.executed > _RUN or sizes > 1 << 28:
         return "verified"
-    time_program(program)
+    issued = time_program(program).instructions
+    if issued > made.executed:
+        raise AssertionError(f"{issued} instructions were issued, {made.executed} declared")
     Executor(program).run(feeds(program))
     return "run"
 
@@ -149,6 +172,21 @@ def feeds(program: Program) -> Mapping[str, np.ndarray[tuple[int, ...], np.dtype
     return {each.name: np.zeros((1, *each.shape), NUMPY_TYPES[each.dtype]) for each in program.inputs}
 
 
+def measured(path: Path, made: Made) -> tuple[str, float]:
+    """Return how a file ends, and the share of the memory allowed (twice what it declares and the base) that it took.
+
+    Raises:
+        AssertionError: it took more.
+    """
+    before = tracemalloc.get_traced_memory()[0]
+    tracemalloc.reset_peak()
+    ended = outcome(path, made)
+    taken, allowed = tracemalloc.get_traced_memory()[1] - before, 2 * made.memory + BASE_BYTES
+    if taken > allowed:
+        raise AssertionError(f"{ended}: {taken} bytes were taken, {made.memory} declared")
+    return ended, taken / allowed
+
+
 def fuzz_files(rounds: int, seed: int, folder: Path, progress: Callable[[int], None] = lambda _: None) -> Counter[str]:
     """Mutate so many files; return how they ended.
 
@@ -156,15 +194,33 @@ def fuzz_files(rounds: int, seed: int, folder: Path, progress: Callable[[int], N
         Exception: what should have been a clean refusal; the round that did it is added as a note.
     """
     programs = bases(seed)
+    tracemalloc.start()
+    try:
+        return _fuzz(programs, rounds, seed, folder, progress)
+    finally:
+        tracemalloc.stop()
+
+
+def _fuzz(
+    programs: Sequence[Program], rounds: int, seed: int, folder: Path, progress: Callable[[int], None]
+) -> Counter[str]:
     contents = [list(object_file.contents(program)) for program in programs]
     path, counts = folder / "p.fxc", Counter[str]()
     for number in range(rounds):
         generator = random.Random(seed * 1_000_003 + number)
         chosen = generator.randrange(len(programs))
-        sections, fingerprint = mutated(programs[chosen], contents[chosen], generator)
-        container.write(path, sections, isa_digest(), fingerprint)
+        sections = mutated(programs[chosen], contents[chosen], generator)
+        made = declared(programs[chosen], sections)
+        less = generator.random() < _UNDERSTATED
+        container.write(path, sections, understated(made, generator) if less else made)
         try:
-            counts[outcome(path)] += 1
+            ended, share = measured(path, made)
+            if less and not ended.startswith("refused"):
+                raise AssertionError(f"{ended}, although it declares less than it takes")
+            counts[f"{ended}, understated" if less else ended] += 1
+            counts["most memory, % of what is allowed"] = max(
+                counts["most memory, % of what is allowed"], int(100 * share)
+            )
         except Exception as error:
             error.add_note(f"seed {seed}, round {number}; the file is {path}")
             raise

@@ -12,15 +12,18 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 
+from flexc.emulator.timing import time_program
 from flexc.isa import container, object_file
+from flexc.isa.assembly.assembler import assemble
 from flexc.isa.encoding import instr
 from flexc.isa.errors import FlexcError
 from flexc.isa.machine import load_machine
 from flexc.isa.object_file import load, save
 from flexc.isa.program import Debug, Op, Program, Segment, Tensor
-from flexc.isa.version import isa_digest
+from tests.isa.refused import GOOD
 from tests.isa.strategies import EDGE, programs
 
+EXAMPLES = Path(__file__).parents[2] / "examples/asm"
 X = Tensor("x", "f32", (8,), "dram", 0, (4,))
 
 
@@ -145,7 +148,7 @@ def header_with(data: bytes, offset: int, value: bytes) -> bytes:
 
 def test_another_format_version_is_refused(file: Path) -> None:
     message = refusal(file, header_with(file.read_bytes(), 8, struct.pack("<I", 7)))
-    assert message == "has version 7 of the file format; this flexc reads version 2"
+    assert message == "has version 7 of the file format; this flexc reads version 3"
 
 
 def test_another_instruction_set_is_refused(file: Path) -> None:
@@ -163,6 +166,29 @@ def test_an_absurd_table_is_refused_before_it_is_read(file: Path) -> None:
     assert "its section table of" in message
 
 
+@pytest.mark.parametrize(
+    ("offset", "message"),
+    [(96, "declares {} bytes of memory, but takes {}"), (104, "declares {} executed instructions, but takes {}")],
+)
+def test_a_file_that_declares_less_than_it_takes_is_refused(file: Path, offset: int, message: str) -> None:
+    (takes,) = struct.unpack_from("<Q", file.read_bytes(), offset)
+    assert takes > 0
+    refused = refusal(file, header_with(file.read_bytes(), offset, struct.pack("<Q", takes - 1)))
+    assert refused == message.format(takes - 1, takes)
+    file.write_bytes(header_with(file.read_bytes(), offset, struct.pack("<Q", takes)))
+    load(file)
+
+
+def test_memory_is_refused_before_it_is_taken(file: Path) -> None:
+    assert refusal(file, header_with(file.read_bytes(), 96, bytes(8))).startswith("declares 0 bytes of memory")
+
+
+@pytest.mark.parametrize("text", [GOOD, *(path.read_text() for path in sorted(EXAMPLES.glob("*.s")))])
+def test_the_instructions_declared_are_those_that_timing_counts(text: str, tmp_path: Path) -> None:
+    save(program := assemble(text, folder=EXAMPLES), tmp_path / "p.fxc")
+    assert object_file.declared(tmp_path / "p.fxc").executed == time_program(program).instructions
+
+
 def rebuilt(path: Path, kind: object_file.Kind, data: bytes | None) -> None:
     """Write the sample with one section replaced, or left out, and every checksum right."""
     program = sample()
@@ -172,7 +198,7 @@ def rebuilt(path: Path, kind: object_file.Kind, data: bytes | None) -> None:
             sections.append(content)
         elif data is not None:
             sections.append(replace(content, data=data))
-    container.write(path, sections, isa_digest(), bytes.fromhex(program.machine.fingerprint()))
+    container.write(path, sections, object_file.made_of(program, sections))
 
 
 BAD_SECTIONS = [

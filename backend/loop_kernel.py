@@ -7,7 +7,7 @@ from slot to slot. Kernels see such storages at addresses that the builder resol
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -86,12 +86,10 @@ class LoopKernel:
 
     def _outside(self, value: ir.Value, turns: list[ir.Value]) -> View:
         """Return how the kernels of the template see what every turn reads in place of one of its values."""
-        views = [self.context.view(each) for each in turns]
-        first = views[0]
-        by = views[1].offset - first.offset
-        even = all(view == replace(first, offset=first.offset + turn * by) for turn, view in enumerate(views))
-        if not even:
+        even = evenly([self.context.view(each) for each in turns])
+        if even is None:
             raise self._irregular()
+        first, by = even
         if not by:
             return first
         return replace(first, storage=self._virtual(str(value.name), first.storage.space, Moving(first.storage, 0, by)))
@@ -187,6 +185,14 @@ class LoopKernel:
     def _names(self) -> Iterator[tuple[str, tuple[str, ...]]]:
         for value, made in self.repetition.made().items():
             yield str(value.name), tuple(str(each.name) for each in self.repetition.values(made))
+
+
+def evenly(views: Sequence[View]) -> tuple[View, int] | None:
+    """Return the first of views that lie one after the other, and the bytes from one to the next, or None."""
+    first = views[0]
+    by = views[1].offset - first.offset
+    even = all(view == replace(first, offset=first.offset + turn * by) for turn, view in enumerate(views))
+    return (first, by) if even else None
 
 
 def _is_whole(view: View) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +16,7 @@ from ..isa.machine import Machine
 from ..isa.program import Debug, Op, Program, Segment, Tensor
 from ..passes.partition import Kernel, partition
 from ..passes.prune import NM_KEY
+from ..passes.repeat import Repetition
 from .code import Builder, DoesNotFit, Semaphores
 from .context import Context
 from .conv_kernel import ConvKernel
@@ -26,6 +28,7 @@ from .memory import allocate
 from .moves import concat_kernel, gather_kernel, view_kernel
 from .pool_kernel import PoolKernel
 from .product_kernel import ProductKernel
+from .recurrence import Recurrence, in_rows
 from .row_kernel import RowKernel
 from .tensor_quantise import TensorQuantiseKernel
 
@@ -115,12 +118,19 @@ class Compiler:
     def _plan(self, place: int, kernel: Kernel) -> Planned:
         self.context.kernel = place
         if kernel.repetition is not None:
-            return Planned(kernel, LoopKernel(kernel, kernel.repetition, self.context, self._lowering))
+            return Planned(kernel, self._loop(kernel, kernel.repetition))
         try:
             return Planned(kernel, self._lowering(kernel))
         except DoesNotFit as reason:
             fallback = Kernel("host", "host", f"{kernel.nodes[-1].op_type}: {reason}", kernel.nodes)
             return Planned(fallback, self._host(fallback))
+
+    def _loop(self, kernel: Kernel, repetition: Repetition) -> Lowering:
+        """Plan a loop over nodes: with its state in the buffer where it can stay there, else around whole kernels."""
+        if in_rows(kernel):
+            with suppress(Irregular):
+                return Recurrence(kernel, repetition, self.context)
+        return LoopKernel(kernel, repetition, self.context, self._lowering)
 
     def _lowering(self, kernel: Kernel) -> Lowering:
         make = self._makers().get(kernel.kind)

@@ -68,10 +68,11 @@ class RowChunk:
             loads[-1].post(Semaphores.IN_FULL)
             self.code[0].wait(Semaphores.IN_FULL)
             self.code[-1].post(Semaphores.EMPTY["in"][1])
-        self.code[0].wait(Semaphores.EMPTY["out"][1])
-        self.code[-1].post(Semaphores.OUT_FULL)
-        stores[0].wait(Semaphores.OUT_FULL)
-        stores[-1].post(Semaphores.EMPTY["out"][1])
+        if stores:
+            self.code[0].wait(Semaphores.EMPTY["out"][1])
+            self.code[-1].post(Semaphores.OUT_FULL)
+            stores[0].wait(Semaphores.OUT_FULL)
+            stores[-1].post(Semaphores.EMPTY["out"][1])
 
     def _total(self) -> int:
         """Return the rows, or where columns are cut too the elements, of the value in all."""

@@ -31,12 +31,16 @@ GOOD_CHUNK_BYTES = 8192
 
 @dataclass(frozen=True)
 class Access:
-    """A value in DRAM as the kernel visits it: byte strides over the row space, and its columns."""
+    """A value in DRAM as the kernel visits it: byte strides over the row space, and its columns.
+
+    In a loop over turns (see :mod:`.recurrence`), that of the next turn lies ``by`` bytes further.
+    """
 
     view: View
     strides: tuple[int, ...]
     cols: int
     col_stride: int
+    by: int = 0
 
     @property
     def fixed_rows(self) -> bool:
@@ -92,16 +96,16 @@ class RowKernel:
         if kind == "reduce":
             return _reduced(node, view)
         if kind == "concat":
-            return _wide(view, shape_of(value))
+            return wide_access(view, shape_of(value))
         if kind == "matmul":
             return _factor(node, view, first=value is node.inputs[0])
         if node.op_type == "QuantizeLinear" and value is not node.inputs[0]:
             rows = shape_of(operand(node))[:-1]
             one = view.reshape(()) if view.size == 1 else view
             assert one is not None
-            return _wide(one.broadcast(rows), rows, bare=True)
+            return wide_access(one.broadcast(rows), rows, bare=True)
         shape = shape_of(node.outputs[0])
-        return _wide(view.broadcast(shape), shape, bare=self.forms[node.outputs[0]].bare)
+        return wide_access(view.broadcast(shape), shape, bare=self.forms[node.outputs[0]].bare)
 
     def _whole(self, node: ir.Node, value: ir.Value, view: View, context: Context) -> View:
         """Return a view with all rows and columns there and even: a copy where some are repeated or scattered."""
@@ -118,7 +122,7 @@ class RowKernel:
             root = self.roots[value]
             if root not in stores:
                 made = context.output(root, self._order(root))
-                stores[root] = _wide(made, made.shape, bare=self.forms[root].bare)
+                stores[root] = wide_access(made, made.shape, bare=self.forms[root].bare)
             if value is not root:
                 view = stores[root].view.reshape(shape_of(value))
                 assert view is not None
@@ -139,11 +143,18 @@ class RowKernel:
     def emit(self, builder: Builder) -> None:
         """Write the kernel's code."""
         CopyKernel(list(self.copied.values())).emit(builder)
-        accesses = [*self.loads, *self.stores.values()]
+        accesses = self._accesses()
         for box in self._boxes(accesses):
             builder.begin_kernel()
-            RowChunk(self, builder, box, accesses).emit()
+            self._chunk(builder, box, accesses).emit()
             builder.emit("barrier")
+
+    def _accesses(self) -> list[Access]:
+        """Return everything in DRAM that the kernel visits."""
+        return [*self.loads, *self.stores.values()]
+
+    def _chunk(self, builder: Builder, box: Box, accesses: Sequence[Access]) -> RowChunk:
+        return RowChunk(self, builder, box, accesses)
 
     def _boxes(self, accesses: Sequence[Access]) -> list[Box]:
         width = len(accesses) + 1
@@ -176,7 +187,7 @@ class RowKernel:
         """Return how many rows a chunk has: as many as fit, but no fewer than four chunks where they are worth it."""
         if not self._fits(1, cols):
             raise DoesNotFit("one row of the kernel is larger than the buffer")
-        row_bytes = sum((cols or each.cols) * each.view.itemsize for each in (*self.loads, *self.stores.values()))
+        row_bytes = sum((cols or each.cols) * each.view.itemsize for each in self._accesses())
         wish = min(rows, max(-(-rows // 4), -(-GOOD_CHUNK_BYTES // max(1, row_bytes))))
         low, high = 1, wish + 1
         while high - low > 1:
@@ -186,11 +197,11 @@ class RowKernel:
 
     def _fits(self, rows: int, cols: int) -> bool:
         """Return whether a chunk of that size fits the buffer, both slots of everything that moves included."""
-        accesses = [*self.loads, *self.stores.values()]
+        accesses = self._accesses()
         moves = tuple(0 if each.fixed_rows and not (self.pure and each.cols > 1) else 1 for each in accesses)
         box = Box(((2, (*moves, 1)),), rows, (*moves, 1), cols, (1,) * (len(accesses) + 1), (0,) * (len(accesses) + 1))
         try:
-            RowChunk(self, Builder(self.machine), box, accesses).dry_run()
+            self._chunk(Builder(self.machine), box, accesses).dry_run()
         except DoesNotFit:
             return False
         return True
@@ -201,7 +212,7 @@ def dense_strides(sizes: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(math.prod(sizes[place + 1 :]) for place in range(len(sizes)))
 
 
-def _wide(view: View, shape: tuple[int, ...], *, bare: bool = False) -> Access:
+def wide_access(view: View, shape: tuple[int, ...], *, bare: bool = False) -> Access:
     """Return how a view already broadcast to ``shape`` is visited: its last dimension is the columns, unless bare."""
     outer = len(shape) if bare or not shape else len(shape) - 1
     strides = tuple(view.strides[axis] for axis in range(outer) if shape[axis] != 1)
@@ -230,7 +241,7 @@ def _factor(node: ir.Node, view: View, *, first: bool) -> Access:
     shape = shape_of(operand(node))
     rank = len(view.shape)
     turned = view if first else view.transpose((*range(rank - 2), rank - 1, rank - 2))
-    return _wide(turned.broadcast(shape), shape)
+    return wide_access(turned.broadcast(shape), shape)
 
 
 def immediate(value: ir.Value) -> float | None:

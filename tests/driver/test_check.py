@@ -16,6 +16,8 @@ from flexc.emulator.array import ArrayModel, FaultyArray
 from flexc.emulator.cells import WeightCache
 from flexc.isa.encoding import instr
 from flexc.isa.errors import FlexcError
+from tests.backend.models import parsed
+from tests.backend.turn_makers import indices, unrolled
 
 from .conftest import Call, mlp_proto
 
@@ -133,3 +135,25 @@ def test_averages_over_signals_and_images(shape: tuple[int, ...]) -> None:
     verdict = flexc.compile(model).check(feed)
     assert verdict.passed
     assert verdict.vector_ops == 1
+
+
+def test_a_loop_is_checked_turn_by_turn() -> None:
+    """An unrolled recurrence runs as one loop; what is wrong with it is said of the first turn, and of every value."""
+    turns, shape = 6, (5, 4)
+    body = "x{t} = Gather<axis = 0>(x, i{t})  m{t} = Mul({h}, a)  e{t} = Exp(m{t})  h{t} = Sub(x{t}, e{t})"
+    text = f"(float[6,5,4] x, float[5,4] a) => (float[] y) {{ {unrolled(turns, body, {'h': 'a'})} y = Neg(h5) }}"
+    compiled = flexc.compile(parsed(text, **indices(turns)))
+    rng = np.random.default_rng(1)
+    feed = {"x": rng.standard_normal((turns, *shape)), "a": rng.standard_normal(shape)}
+    feed = {name: (array / 8).astype(np.float32) for name, array in feed.items()}
+    verdict = compiled.check(feed)
+    assert verdict.passed
+    assert verdict.vector_ops == 3 * turns + 1
+    program = compiled.image
+    place = next(pc for pc, each in enumerate(program.code) if each.mnemonic == "vexp")
+    code = list(program.code)
+    code[place] = instr("vabs", **{name: code[place].values[name] for name in code[place].values})
+    wrong = check_program(replace(program, code=tuple(code)), [feed])
+    assert wrong.first is not None
+    assert wrong.first.value == "e0"
+    assert wrong.vector_mismatches > turns

@@ -112,14 +112,21 @@ class Editor:
         *,
         suffix: str = "",
         attributes: Iterable[ir.Attr] = (),
+        place: int = 0,
     ) -> ir.Value:
-        """Put a one-output node in front of ``origin``, named after it, and return its output."""
-        node = ir.Node("", op_type, inputs, attributes, name=f"{origin.name}{suffix}")
+        """Put a node in front of ``origin``, named after it, and return its output at ``place``, the last it has."""
+        node = ir.Node("", op_type, inputs, attributes, num_outputs=place + 1, name=f"{origin.name}{suffix}")
         node.metadata_props.update(origin.metadata_props)
-        node.outputs[0].name = f"{origin.outputs[0].name}{suffix or '.' + op_type}"
+        for number, output in enumerate(node.outputs):
+            dropped = f".unused{number}" if number < place else ""
+            output.name = f"{origin.outputs[0].name}{suffix or '.' + op_type}{dropped}"
+        self.adopt(origin, node)
+        return node.outputs[place]
+
+    def adopt(self, origin: ir.Node, node: ir.Node) -> None:
+        """Put a node in front of ``origin``."""
         self.graph.insert_before(origin, node)
         self._inserted.append(node)
-        return node.outputs[0]
 
     def take_inserted(self) -> list[ir.Node]:
         """Return the nodes inserted since the last call, in graph order."""

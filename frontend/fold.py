@@ -16,7 +16,7 @@ from .infer import Spec, inner_nodes
 
 SIZE_LIMIT = 64 * 2**20  # bytes a folded result may take ...
 GROWTH_LIMIT = 4  # ... or this many times its constant inputs, so that weights may be cut, joined and dequantised
-_RANDOM = {"RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Multinomial", "Bernoulli"}
+RANDOM = {"RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Multinomial", "Bernoulli"}
 _VIEWS = {"Reshape", "Squeeze", "Unsqueeze", "Flatten", "Identity"}
 _CASTABLE = {
     ir.DataType.FLOAT, ir.DataType.DOUBLE, ir.DataType.FLOAT16, ir.DataType.BFLOAT16,
@@ -38,7 +38,7 @@ def fold(node: ir.Node, specs: Sequence[Spec]) -> list[np.ndarray] | None:
         return None
     if node.op_type in ("Shape", "Size"):
         return _fold_shape(node)
-    if node.op_type in _RANDOM or not all(value is None or is_constant(value) for value in node.inputs):
+    if node.op_type in RANDOM or not all(value is None or is_constant(value) for value in node.inputs):
         return None
     if node.op_type in _VIEWS or node.op_type in ("Transpose", "Cast"):
         return _fold_view(node, specs)

@@ -8,7 +8,8 @@ import onnx_ir as ir
 
 from ..isa.errors import FlexcError
 
-OLDEST, NEWEST = 13, 24
+OLDEST = 13
+NEWEST = min(28, onnx.defs.onnx_opset_version())  # what the installed onnx has rules for; onnxruntime reads 28
 _KEEP_BYTES = 1024  # constants up to this size go through the converter, which may need their numbers
 
 

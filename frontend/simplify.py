@@ -9,10 +9,10 @@ import numpy as np
 import onnx_ir as ir
 
 from ..isa.errors import FlexcError
-from .canonical import RULES
 from .edit import Editor, constant_array, shape_of, static_shape
-from .fold import fold
+from .fold import RANDOM, fold
 from .infer import Inference, Spec, inner_nodes, record
+from .rewrite.table import RULES
 
 _SAME_SHAPE_MEANS_SAME = {"Reshape", "Squeeze", "Unsqueeze", "Flatten", "Expand", "Cast", "Tile"}
 _SINGLE_OPERAND = {"Concat", "Sum", "Max", "Min", "Mean"}
@@ -39,6 +39,7 @@ class Simplifier:
 
     def _visit(self, node: ir.Node) -> None:
         self._check_inputs(node)
+        self._check_deterministic(node)
         if self._inline_branch(node):
             return
         specs = self._infer(node)
@@ -49,8 +50,8 @@ class Simplifier:
         self._rewrite(node)
 
     def _rewrite(self, node: ir.Node) -> None:
-        rule = RULES.get(node.op_type) if node.domain == "" else None
-        if rule is not None and rule(node, self._editor):
+        rules = RULES.get(node.op_type, ()) if node.domain == "" else ()
+        if any(rule(node, self._editor) for rule in rules):
             for new in self._editor.take_inserted():
                 self._visit(new)
 
@@ -66,6 +67,12 @@ class Simplifier:
                         where=self._place(each),
                         remedy="the file is not a valid ONNX model; export it again",
                     )
+
+    def _check_deterministic(self, node: ir.Node) -> None:
+        for each in (node, *inner_nodes(node)):
+            if each.domain == "" and (each.op_type in RANDOM or _trains(each)):
+                text = "gives random numbers: the same input must give the same output"
+                raise FlexcError(text, where=self._place(each), remedy="export the model in inference mode")
 
     def _infer(self, node: ir.Node) -> list[Spec]:
         specs = self._inference.outputs(node, self._place(node))
@@ -131,6 +138,12 @@ class Simplifier:
         node.resize_outputs(1)
         self._editor.substitute(node, [value])
         return True
+
+
+def _trains(node: ir.Node) -> bool:
+    """Return whether a Dropout is in training mode for sure."""
+    flag = constant_array(node.inputs[2]) if node.op_type == "Dropout" and len(node.inputs) > 2 else None
+    return flag is not None and bool(flag.any())
 
 
 def _does_nothing(node: ir.Node, value: ir.Value) -> bool:

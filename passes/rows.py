@@ -13,7 +13,8 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from ..frontend.edit import shape_of
-from ..frontend.operators import OPERATORS, reduce_axes
+from ..frontend.operators import OPERATORS
+from ..frontend.rules import reduce_axes
 
 RowSpace = tuple[int, ...]
 

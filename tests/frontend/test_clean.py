@@ -119,7 +119,7 @@ def test_scan_keeps_its_body_and_gets_its_shapes(build: Build, same: Same, ops: 
 
 def test_operators_that_onnx_has_no_shape_rule_for(build: Build, same: Same, ops: Ops) -> None:
     text = "g (float[2,4,3,3] x) => (float[2,4,3,3] y) { a = MeanVarianceNormalization(x) y = Relu(a) }"
-    assert ops(same(build(text))) == ["MeanVarianceNormalization", "Relu"]
+    assert "MeanVarianceNormalization" not in ops(same(build(text)))
 
 
 def test_equal_small_constants_are_one(build: Build, same: Same) -> None:
@@ -172,9 +172,10 @@ def test_large_results_are_not_folded(build: Build, same: Same, ops: Ops, monkey
     assert ops(same(build(text, w=np.ones((40, 1), np.float32)))) == ["Expand", "Mul"]
 
 
-def test_random_numbers_are_not_folded(build: Build, ops: Ops) -> None:
+def test_random_numbers_are_refused(build: Build) -> None:
     text = "g (float[2] x) => (float[2] y) { r = RandomNormal<shape=[2]>() y = Add(x, r) }"
-    assert ops(load(build(text))) == ["RandomNormal", "Add"]
+    with pytest.raises(FlexcError, match="random numbers"):
+        load(build(text))
 
 
 def test_old_opsets_are_raised(build: Build, same: Same, rng: np.random.Generator) -> None:

@@ -115,11 +115,12 @@ def test_an_image_is_quantised_by_one_kernel() -> None:
 
 def test_the_host_runs_what_has_no_lowering_or_breaks_a_rule_and_says_why() -> None:
     found = kernels(
-        "(float[4,6] x) => (float[] y) <int64[1] a = {0}> { b = Relu(x)  c = ReduceMax(b, a)  y = Mod<fmod = 1>(x, c) }"
+        "(float[4,6] x) => (float[] y) <int64[1] a = {1}>"
+        "{ b = Relu(x)  i = Cast<to = 6>(b)  c = ReduceMean(i, a)  d = Cast<to = 1>(c)  y = Mod<fmod = 1>(x, d) }"
     )
-    assert kinds(found) == ["row", "host"]
-    assert "ReduceMax: reduces the last axes only, not axes (0,)" in found[1].reason
-    assert "Mod has no lowering to the machine" in found[1].reason
+    assert kinds(found) == ["row", "host", "row", "host"]
+    assert "ReduceMean: reduces float32, not INT32" in found[1].reason
+    assert "Mod has no lowering to the machine" in found[3].reason
 
 
 def test_a_node_that_the_user_pins_runs_on_the_host() -> None:

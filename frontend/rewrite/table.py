@@ -1,0 +1,22 @@
+"""All rewriting rules by operator, in the order they are tried: the first that changes a node ends the round."""
+
+from __future__ import annotations
+
+from .. import canonical
+from . import activations, convolution, einsum, functions, indexing, movement, pooling, reductions, resize
+from .site import Rule, at_site
+
+_MODULES = (activations, reductions, movement, indexing, pooling, convolution, resize, einsum)
+
+
+def _all() -> dict[str, tuple[Rule, ...]]:
+    rules: dict[str, list[Rule]] = {name: [rule] for name, rule in canonical.RULES.items()}
+    for module in _MODULES:
+        for name, rule in module.RULES.items():
+            rules.setdefault(name, []).append(at_site(rule))
+    for name in functions.EXPANDED:
+        rules.setdefault(name, []).append(functions.expand)
+    return {name: tuple(found) for name, found in rules.items()}
+
+
+RULES = _all()

@@ -22,7 +22,7 @@ from ..passes.partition import Kernel
 from ..passes.pattern import NM, detect
 from .code import Block, Builder, DoesNotFit, Loop, Pending, nest, window
 from .context import Context
-from .image import Sliding, as_image, as_value
+from .image import Sliding, as_images, as_value
 from .linear_body import Job, LinearBody, Result
 from .linear_kernel import CellAllocator, Chain, PlannedBox, array_of, output_taps, pattern_of, plan_boxes
 from .linear_weights import Floats, Weights
@@ -43,7 +43,7 @@ class Parts:
 
 
 class ConvKernel:
-    """ConvInteger with a constant weight on one image."""
+    """ConvInteger with a constant weight: the same code for every image of a batch, each with a scale of its own."""
 
     def __init__(self, kernel: Kernel, context: Context, cells: CellAllocator) -> None:
         self.chain = Chain.of(kernel)
@@ -51,8 +51,8 @@ class ConvKernel:
         self.name = str(product.name)
         weight = shape_of(self.chain.weight)
         self.sliding = Sliding.of(product, weight[2:])
-        self.image = as_image(context.view(self.chain.source))
-        if self.image.strides[2] != 1:
+        self.images = as_images(context.view(self.chain.source))
+        if self.images.strides[3] != 1:
             raise DoesNotFit("the image does not have its channels innermost")
         self.scale = context.view(self.chain.column)
         self.groups = product.attributes.get_int("group", 1)
@@ -62,7 +62,7 @@ class ConvKernel:
 
     def _cut(self, context: Context) -> tuple[Parts, LinearShape]:
         """Return the linears side by side: the smallest that fill whole tiles, or one for all where they do not fit."""
-        weight, channels = shape_of(self.chain.weight), self.image.shape[2]
+        weight, channels = shape_of(self.chain.weight), self.images.shape[3]
         filters, columns = weight[0], context.machine.array.columns
         each = filters // self.groups
         sizes = [s for s in range(1, self.groups) if self.groups % s == 0 and s * each % columns == 0]
@@ -107,48 +107,58 @@ class ConvKernel:
         value = self.chain.output
         height, width = self.sliding.out
         padded = max(box.mapping.n_padded for box in self.boxes) * self.parts.count
-        storage = context.scratch(str(value.name), 4 * height * width * padded)
+        count, size = self.images.shape[0], 4 * height * width * padded
+        storage = context.scratch(str(value.name), count * size)
         channels = self.parts.columns * self.parts.count
-        image = View(storage, "f32", (height, width, channels), (4 * width * padded, 4 * padded, 4))
-        context.set(value, as_value(image, shape_of(value)))
-        return image
+        images = View(storage, "f32", (count, height, width, channels), (size, 4 * width * padded, 4 * padded, 4))
+        context.set(value, as_value(images, shape_of(value)))
+        return images
 
     def emit(self, builder: Builder) -> None:
         """Write the kernel's code, one box of rows after the other."""
-        for box in self.boxes:
-            builder.begin_kernel()
-            LinearBody(self._job(box, builder), builder).write()
+        for image in range(self.images.shape[0]):
+            for box in self.boxes:
+                builder.begin_kernel()
+                LinearBody(self._job(image, box, builder), builder).write()
 
-    def _job(self, box: PlannedBox, builder: Builder) -> Job:
+    def _job(self, image: int, box: PlannedBox, builder: Builder) -> Job:
         def fetch(address: int, turns: Sequence[Step], part: Loop, block: Loop) -> Tree:
-            return self._fetch(builder, box, address, turns, part, block)
+            return self._fetch(builder, image, box, address, turns, (part, block))
 
-        pitch = self.result.strides[1]
-        address = self.result.address + box.start * pitch
+        pitch = self.result.strides[2]
+        address = self.result.address + image * self.result.strides[0] + box.start * pitch
         elements = self.parts.columns * self.sliding.out[0] * self.sliding.out[1]
-        result = Result("dram", address, pitch, 4 * self.parts.columns, self._taps(box.start), elements)
-        scales = window("dram", "f32", self.scale.address, (1, 1))
+        result = Result("dram", address, pitch, 4 * self.parts.columns, self._taps(image, box.start), elements)
+        scales = window("dram", "f32", self.scale.address + 4 * image, (1, 1))
         parts, weights = self.parts.count, box.weights.address
         return Job(box.mapping, box.blocks, parts, box.start, weights, result, scales, (0, 0), box.unit, fetch)
 
-    def _taps(self, start: int) -> tuple[Tap, ...]:
-        return output_taps(self.chain, start, 1, self.sliding.out[0] * self.sliding.out[1])
+    def _taps(self, image: int, start: int) -> tuple[Tap, ...]:
+        pixels = self.sliding.out[0] * self.sliding.out[1]
+        return output_taps(self.chain, image * self.result.shape[3] * pixels + start, 1, pixels)
 
     def _fetch(
-        self, builder: Builder, box: PlannedBox, address: int, turns: Sequence[Step], part: Loop, block: Loop
+        self,
+        builder: Builder,
+        number: int,
+        box: PlannedBox,
+        address: int,
+        turns: Sequence[Step],
+        loops: tuple[Loop, Loop],
     ) -> Tree:
         """Return the transfers that gather a block of vectors: a row of output pixels and a kernel row at a time."""
-        sliding, image, mapping = self.sliding, self.image, box.mapping
-        by_row, by_pixel = image.strides[0], image.strides[1]
+        sliding, image, mapping = self.sliding, self.images, box.mapping
+        by_image, by_row, by_pixel, _ = image.strides
+        part, block = loops
         channels, pixels = self.parts.channels, sliding.out[1]
-        joined = sliding.dilations[1] == 1 and channels == image.shape[2] and by_pixel == channels
+        joined = sliding.dilations[1] == 1 and channels == image.shape[3] and by_pixel == channels
         rows = mapping.resident_rows // pixels
         down, kernel_row, kernel_col = builder.loops(rows, sliding.kernel[0], 1 if joined else sliding.kernel[1])
         down = down.over("row of pixels", "rows of the block", 1)
         kernel_row = kernel_row.over("kernel row", "kernel rows", 1)
         kernel_col = kernel_col.over("kernel column", "kernel columns", sliding.kernel[1] if joined else 1)
         first = box.start // pixels * sliding.strides[0] - sliding.border.top
-        base = image.address + first * by_row - sliding.border.left * by_pixel
+        base = image.address + number * by_image + first * by_row - sliding.border.left * by_pixel
         moves = part.step(channels) + block.step(rows * sliding.strides[0] * by_row)
         moves += down.step(sliding.strides[0] * by_row) + kernel_row.step(sliding.dilations[0] * by_row)
         moves += kernel_col.step(sliding.dilations[1] * by_pixel)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -9,6 +10,7 @@ import numpy as np
 import onnx_ir as ir
 
 from ..frontend.edit import shape_of
+from ..isa.streams import DTYPES
 from .context import Context
 from .moves import Copy
 from .views import View
@@ -90,48 +92,41 @@ def _pads(
     return small + large if auto == "SAME_UPPER" else large + small
 
 
-def as_image(view: View) -> View:
-    """Return a view [1, C, ...] as [H, W, C]; a signal has height 1."""
+def as_images(view: View) -> View:
+    """Return a view [N, C, ...] as [N, H, W, C]; a signal has height 1."""
     if len(view.shape) == 3:
-        view = View(
-            view.storage,
-            view.dtype,
-            (1, view.shape[1], 1, view.shape[2]),
-            (0, view.strides[1], 0, view.strides[2]),
-            view.offset,
-        )
-    image = View(view.storage, view.dtype, view.shape[1:], view.strides[1:], view.offset)
-    return image.transpose((1, 2, 0))
+        shape, strides = (*view.shape[:2], 1, view.shape[2]), (*view.strides[:2], 0, view.strides[2])
+        view = View(view.storage, view.dtype, shape, strides, view.offset)
+    return view.transpose((0, 2, 3, 1))
 
 
-def bordered(context: Context, name: str, image: tuple[int, int, int], dtype: str, border: Border) -> tuple[View, View]:
-    """Return (all, inside): new storage for an image [H, W, C] with a border, channels innermost."""
-    height, width, channels = image
-    full = (border.top + height + border.bottom, border.left + width + border.right, channels)
-    size = {"i8": 1, "f32": 4}[dtype] * full[0] * full[1] * full[2]
-    whole = View.dense(context.scratch(name, size), dtype, full)
-    return whole, whole.slice(0, border.top, height).slice(1, border.left, width)
+def bordered(context: Context, name: str, images: Sequence[int], dtype: str, border: Border) -> tuple[View, View]:
+    """Return (all, inside): new storage for images [N, H, W, C] with a border each, channels innermost."""
+    count, height, width, channels = images
+    full = (count, border.top + height + border.bottom, border.left + width + border.right, channels)
+    whole = View.dense(context.scratch(name, DTYPES[dtype] * math.prod(full)), dtype, full)
+    return whole, whole.slice(1, border.top, height).slice(2, border.left, width)
 
 
 def border_copies(context: Context, name: str, whole: View, border: Border, value: float) -> list[Copy]:
-    """Return the copies that fill the border of an image with a value."""
+    """Return the copies that fill the borders of images [N, H, W, C] with a value."""
     if border.empty:
         return []
     dtype = {"i8": np.int8, "f32": np.float32}[whole.dtype]
-    fill = context.constant(f"{name}/border", np.full((1, 1, whole.shape[2]), value, dtype))
-    height, width, _ = whole.shape
-    middle = whole.slice(0, border.top, height - border.top - border.bottom)
+    fill = context.constant(f"{name}/border", np.full((1, 1, 1, whole.shape[3]), value, dtype))
+    _, height, width, _ = whole.shape
+    middle = whole.slice(1, border.top, height - border.top - border.bottom)
     parts = [
-        whole.slice(0, 0, border.top),
-        whole.slice(0, height - border.bottom, border.bottom),
-        middle.slice(1, 0, border.left),
-        middle.slice(1, width - border.right, border.right),
+        whole.slice(1, 0, border.top),
+        whole.slice(1, height - border.bottom, border.bottom),
+        middle.slice(2, 0, border.left),
+        middle.slice(2, width - border.right, border.right),
     ]
     return [(fill.broadcast(part.shape), part) for part in parts if part.size]
 
 
-def as_value(image: View, shape: tuple[int, ...]) -> View:
-    """Return a view [H, W, C] under the shape [1, C, H, W] or [1, C, L] of the graph."""
-    by_row, by_pixel, by_channel = image.strides
-    strides = (0, by_channel, by_pixel) if len(shape) == 3 else (0, by_channel, by_row, by_pixel)
-    return View(image.storage, image.dtype, shape, strides, image.offset)
+def as_value(images: View, shape: tuple[int, ...]) -> View:
+    """Return a view [N, H, W, C] under the shape [N, C, H, W] or [N, C, L] of the graph."""
+    by_image, by_row, by_pixel, by_channel = images.strides
+    strides = (by_image, by_channel, by_pixel) if len(shape) == 3 else (by_image, by_channel, by_row, by_pixel)
+    return View(images.storage, images.dtype, shape, strides, images.offset)

@@ -25,7 +25,7 @@ from .linear_kernel import CellAllocator, LinearKernel, emit_resident
 from .loop_kernel import Irregular, LoopKernel, Lowering
 from .matmul_kernel import MatMulKernel
 from .memory import allocate
-from .moves import concat_kernel, gather_kernel, view_kernel
+from .moves import concat_kernel, gather_kernel, pad_kernel, view_kernel
 from .pool_kernel import PoolKernel
 from .product_kernel import ProductKernel
 from .recurrence import Recurrence, in_rows
@@ -148,6 +148,7 @@ class Compiler:
             "matmul": lambda kernel: MatMulKernel(kernel, context),
             "view": lambda kernel: view_kernel(kernel, context),
             "concat": lambda kernel: concat_kernel(kernel, context),
+            "pad": lambda kernel: pad_kernel(kernel, context),
             "gather": lambda kernel: gather_kernel(kernel, context),
             "pool": lambda kernel: PoolKernel(kernel.nodes[0], context),
         }

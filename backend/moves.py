@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+import numpy as np
 import onnx_ir as ir
 
 from ..frontend.edit import shape_of
@@ -151,7 +152,7 @@ def concat_kernel(kernel: Kernel, context: Context) -> CopyKernel:
     if len(parts) == 1 and parts[0].storage.space == "dram":
         context.set(value, parts[0])
         return CopyKernel([])
-    out = context.output(value)
+    out = context.output(value, memory_order(views[0]))
     start, copies = 0, []
     for view in parts:
         copies.append((view, out.slice(axis, start, view.shape[axis])))
@@ -182,6 +183,39 @@ def _side_by_side(left: View, right: View, axis: int) -> View | None:
     others = [place for place in range(len(shape)) if place != axis]
     same = all(left.shape[i] == right.shape[i] and left.strides[i] == right.strides[i] for i in others)
     return whole if same and whole == wanted else None
+
+
+def memory_order(view: View) -> list[int]:
+    """Return the dimensions of a view from the outermost to the innermost in memory."""
+    return sorted(range(len(view.shape)), key=lambda axis: -abs(view.strides[axis]))
+
+
+def pad_kernel(kernel: Kernel, context: Context) -> CopyKernel:
+    """Plan a Pad with one value: the operand is copied to its place, the value all around it."""
+    node = kernel.nodes[0]
+    view, given = context.view(operand(node)), node.inputs[2] if len(node.inputs) > 2 else None
+    out = context.output(node.outputs[0], memory_order(view))
+    fill = _zero(operand(node), context) if given is None else _scalar(given, context)
+    pads, rank, inside = _ints(node.inputs[1]), len(view.shape), out
+    copies: list[Copy] = []
+    for axis in range(rank):
+        before, size = pads[axis], view.shape[axis]
+        after = inside.shape[axis] - before - size
+        sides = (inside.slice(axis, 0, before), inside.slice(axis, before + size, after))
+        copies += [(fill.broadcast(part.shape), part) for part in sides if part.size]
+        inside = inside.slice(axis, before, size)
+    return CopyKernel([*copies, (view, inside)])
+
+
+def _zero(like: ir.Value, context: Context) -> View:
+    assert like.dtype is not None
+    return context.constant(f"{like.name}/zero", np.zeros((), like.dtype.numpy()))
+
+
+def _scalar(value: ir.Value, context: Context) -> View:
+    view = context.view(value).reshape(())
+    assert view is not None
+    return view
 
 
 class GatherKernel:

@@ -12,6 +12,7 @@ import onnx_ir as ir
 
 from flexc.check_model import summed
 from flexc.check_plan import Question
+from flexc.frontend.edit import shape_of
 from flexc.frontend.operators import OPERATORS, Tolerance
 from flexc.passes.rows import reduced_axes
 
@@ -24,7 +25,7 @@ _WIDTH = {"element": 0, "row": 1, "sum": 2, "unit": 3}
 _SMALLEST = np.float32(2.0**-126)
 """Below the normal numbers, float32 is spaced as just above them."""
 
-_MOVES = ("view", "concat", "gather")
+_MOVES = ("view", "concat", "gather", "pad")
 
 
 @dataclass(frozen=True)
@@ -128,6 +129,8 @@ def _magnitudes(node: ir.Node, values: Mapping[str, Array]) -> Array:
     if node.op_type == "LayerNormalization":
         return _centred(node, values)
     first = np.abs(_operand(node, 0, values))
+    if node.op_type == "AveragePool":  # no window adds up more than so many times the greatest
+        return np.full(shape_of(node.outputs[0]), first.max(initial=0.0))
     if node.op_type == "MatMul":
         return np.asarray(np.matmul(first, np.abs(_operand(node, 1, values))))
     axes = reduced_axes(node)

@@ -105,9 +105,11 @@ _LIST: tuple[tuple[str, str, Tolerance, Rule], ...] = (
     ("Split", "view", EXACT, rules.constant_after(1)),
     ("Expand", "view", EXACT, rules.expand),
     ("Concat", "concat", EXACT, rules.concat),
+    ("Pad", "pad", EXACT, rules.pad),
     ("Gather", "gather", EXACT, rules.gather),
     ("MatMul", "matmul", Tolerance(16, "sum"), rules.matmul),
     ("MaxPool", "pool", EXACT, rules.pool),
+    ("AveragePool", "pool", SUMMED, rules.pool),
     ("MatMulInteger", "linear", EXACT, rules.integer_product),
     ("ConvInteger", "conv", EXACT, rules.conv),
 )

@@ -139,6 +139,16 @@ def concat(node: ir.Node) -> str:
     return ""
 
 
+def pad(node: ir.Node) -> str:
+    """Any type; the pads are constant, not negative, for all axes, and filled with one value."""
+    pads = node.inputs[1] if len(node.inputs) > 1 else None
+    if node.attributes.get_string("mode", "constant") != "constant" or (len(node.inputs) > 3 and node.inputs[3]):
+        return "fills all axes with one value only"
+    if pads is None or pads.const_value is None:
+        return "the pads must be constant"
+    return "" if (pads.const_value.numpy() >= 0).all() else "the pads must not be negative"
+
+
 def gather(node: ir.Node) -> str:
     """Along axis 0, or along any axis with a constant scalar index."""
     axis = node.attributes.get_int("axis", 0)
@@ -165,12 +175,14 @@ def matmul(node: ir.Node) -> str:
 
 
 def pool(node: ir.Node) -> str:
-    """Two-dimensional, floor mode, without indices."""
+    """Images or signals of up to three dimensions, float32, without indices."""
     shape = node.inputs[0].shape if node.inputs[0] is not None else None
-    if shape is None or len(shape) != 4 or shape[0] != 1:
-        return "works on one image of two dimensions"
-    if len(node.outputs) > 1 or int_attribute(node, "ceil_mode", 0):
-        return "neither indices nor ceil_mode"
+    if shape is None or len(shape) not in (3, 4):
+        return "works on images of one to three dimensions"
+    if len(node.outputs) > 1:
+        return "does not make indices"
+    if int_attribute(node, "ceil_mode", 0) or node.attributes.get_string("auto_pad", "NOTSET") != "NOTSET":
+        return "padding must be explicit"
     return float_only(node)
 
 
@@ -191,8 +203,8 @@ def integer_product(node: ir.Node) -> str:
 
 
 def conv(node: ir.Node) -> str:
-    """The weight is constant; one image or signal."""
+    """The weight is constant; images or signals."""
     shape = node.inputs[0].shape if node.inputs[0] is not None else None
-    if shape is None or len(shape) not in (3, 4) or shape[0] != 1:
-        return "works on one image of one or two dimensions"
+    if shape is None or len(shape) not in (3, 4):
+        return "works on images of one or two dimensions"
     return constant_weight(node)

@@ -162,7 +162,7 @@ class _Partition:
             self._row(node, operator)
         else:
             reason = node.metadata_props.get(WHY_KEY, operator.kind)
-            self._new(operator.kind, "dma" if operator.kind == "gather" else "vector", reason, [node])
+            self._new(operator.kind, "dma" if operator.kind in ("gather", "pad") else "vector", reason, [node])
 
     def _product(self, node: ir.Node) -> None:
         chain = linear_chain(node, self.members)
@@ -373,7 +373,7 @@ def _is_bias(add: ir.Node, summand: ir.Value) -> bool:
 def tensor_quantise_chain(first: ir.Node) -> list[ir.Node]:
     """Return Abs, ReduceMax, Max, Div, QuantizeLinear where one scale serves a whole image, else an empty list."""
     shape = shape_of(operand(first))
-    if first.metadata_props.get("flexc.role") != "quantise" or len(shape) not in (3, 4) or shape[0] != 1:
+    if first.metadata_props.get("flexc.role") != "quantise" or len(shape) not in (3, 4):
         return []
     chain = [first]
     for op_type in ("ReduceMax", "Max", "Div"):

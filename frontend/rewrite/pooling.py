@@ -5,12 +5,20 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 import onnx_ir as ir
 
 from ..edit import shape_of
 from .site import Attribute, Site, SiteRule
+
+Attributes: TypeAlias = dict[str, Attribute]
+
+#: The operator set from which on AveragePool has dilations.
+AVERAGE_DILATES = 19
+#: Places of a window that are joined one after the other; a larger one is pooled row by row first.
+MOST_PLACES = 36
 
 
 @dataclass(frozen=True)
@@ -51,9 +59,9 @@ class Windows:
         rows = (size, out, kernel, strides, dilations, before, after, given)
         return cls(*(tuple(each) for each in rows))
 
-    def attributes(self) -> dict[str, Attribute]:
+    def attributes(self) -> Attributes:
         """Return the attributes of the node in its plain form."""
-        plain: dict[str, Attribute] = {
+        plain: Attributes = {
             "kernel_shape": list(self.kernel),
             "strides": list(self.strides),
             "pads": [*self.before, *self.after],
@@ -76,9 +84,14 @@ def _plain(site: Site) -> bool:
     return explicit and site.rank <= 4
 
 
+def _small(site: Site) -> bool:
+    kernel = site.list("kernel_shape", [])
+    return math.prod(kernel) <= MOST_PLACES or min(kernel) == 1
+
+
 def max_pool(site: Site) -> bool:
     """The plain form; three dimensions are pooled plane by plane, then along the first."""
-    if _plain(site) or not site.is_float or not site.only_first() or site.rank > 5:
+    if (_plain(site) and _small(site)) or not site.is_float or not site.only_first() or site.rank > 5:
         return False
     windows = Windows.of(site)
     return site.done(_pooled(site, site.x, windows, "MaxPool", {}))
@@ -86,7 +99,7 @@ def max_pool(site: Site) -> bool:
 
 def average_pool(site: Site) -> bool:
     """The plain form counts padding as zeros; elsewhere the result is corrected by a constant for each window."""
-    if (_plain(site) and _uniform(site)) or not site.is_float or site.rank > 5:
+    if (_plain(site) and _small(site) and _uniform(site)) or not site.is_float or site.rank > 5:
         return False
     windows = Windows.of(site)
     average = _pooled(site, site.x, windows, "AveragePool", {"count_include_pad": 1})
@@ -104,41 +117,48 @@ def _uniform(site: Site) -> bool:
 def lp_pool(site: Site) -> bool:
     """The root of the sum of powers: an average of plain form times the window's size."""
     p = site.integer("p", 2)
-    if not site.is_float or p not in (1, 2) or site.rank > 5:
+    if not site.is_float or site.rank > 5:
         return False
     windows = Windows.of(site)
-    if set(windows.dilations) != {1} and site.opset < 19:
+    if set(windows.dilations) != {1} and site.opset < AVERAGE_DILATES:
         return False
-    power = site.op("Abs", site.x) if p == 1 else site.op("Mul", site.x, site.x)
+    power = site.op("Mul", site.x, site.x) if p == 2 else site.op("Abs", site.x)
+    power = site.op("Pow", power, float(p)) if p > 2 else power
     average = _pooled(site, power, windows, "AveragePool", {"count_include_pad": 1})
     total = site.op("Mul", average, float(math.prod(windows.kernel)))
-    return site.done(total if p == 1 else site.op("Sqrt", total))
+    root = site.op("Sqrt", total) if p == 2 else total
+    return site.done(site.op("Pow", root, 1 / p) if p > 2 else root)
 
 
-def _pooled(site: Site, x: ir.Value, windows: Windows, op_type: str, extra: dict[str, Attribute]) -> ir.Value:
+def _pooled(site: Site, x: ir.Value, windows: Windows, op_type: str, extra: Attributes) -> ir.Value:
     """Return a pooling in plain form: of planes and then along depth where there are three dimensions."""
+    places = math.prod(windows.kernel)
+    if len(windows.size) == 2 and places > MOST_PLACES and min(windows.kernel) > 1:
+        rows = site.op(op_type, x, **_part(windows, slice(0, 1), after=(1, 0)), **extra)
+        return site.op(op_type, rows, **_part(windows, slice(1, 2), before=(1, 0)), **extra)
     if len(windows.size) < 3:
         return site.op(op_type, x, **windows.attributes(), **extra)
     n, channels = site.shape[:2]
     depth, *plane = windows.size
     out_depth, *out_plane = windows.out
     flat = site.reshape(x, [n, channels * depth, *plane])
-    flat = site.op(op_type, flat, **_part(windows, slice(1, 3), [], []), **extra)
+    flat = site.op(op_type, flat, **_part(windows, slice(1, 3)), **extra)
     columns = math.prod(out_plane)
     flat = site.reshape(flat, [n, channels, depth, columns])
-    flat = site.op(op_type, flat, **_part(windows, slice(0, 1), [1], [0]), **extra)
+    flat = site.op(op_type, flat, **_part(windows, slice(0, 1), after=(1, 0)), **extra)
     return site.reshape(flat, [n, channels, out_depth, *out_plane])
 
 
-def _part(windows: Windows, axes: slice, one: Sequence[int], none: Sequence[int]) -> dict[str, Attribute]:
-    """Return the attributes for some of the axes; ``one`` and ``none`` stand for the axis that is not pooled."""
-    plain: dict[str, Attribute] = {
-        "kernel_shape": [*windows.kernel[axes], *one],
-        "strides": [*windows.strides[axes], *one],
-        "pads": [*windows.before[axes], *none, *windows.after[axes], *none],
+def _part(windows: Windows, axes: slice, *, before: Sequence[int] = (), after: Sequence[int] = ()) -> Attributes:
+    """Return the attributes for some of the axes; ``before`` and ``after`` them (1, 0) stands for one not pooled."""
+    (one, none), (more, nothing) = (list(before[:1]), list(before[1:])), (list(after[:1]), list(after[1:]))
+    plain: Attributes = {
+        "kernel_shape": [*one, *windows.kernel[axes], *more],
+        "strides": [*one, *windows.strides[axes], *more],
+        "pads": [*none, *windows.before[axes], *nothing, *none, *windows.after[axes], *nothing],
     }
     dilations = windows.dilations[axes]
-    return plain | ({} if set(dilations) == {1} else {"dilations": [*dilations, *one]})
+    return plain | ({} if set(dilations) == {1} else {"dilations": [*one, *dilations, *more]})
 
 
 RULES: dict[str, SiteRule] = {"MaxPool": max_pool, "AveragePool": average_pool, "LpPool": lp_pool}

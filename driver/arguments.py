@@ -63,6 +63,36 @@ def _prune(parser: argparse.ArgumentParser) -> None:
     add_prune_arguments(parser, "--method", "flow")
 
 
+def _eval(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", metavar="MODEL.onnx")
+    parser.add_argument(
+        "--pruned",
+        metavar="FILE",
+        action="append",
+        default=[],
+        help="another model (.onnx) or program (.fxc) to put beside it; may be given several times",
+    )
+    parser.add_argument(
+        "--data",
+        metavar="[NAME=]FILE",
+        action="append",
+        required=True,
+        help="data of an input (.npy; tokens longer than one input give several windows), or of all (.npz)",
+    )
+    parser.add_argument("--labels", metavar="FILE.npy", help="classes, one a row of the output: measures top-1")
+    parser.add_argument(
+        "--metric", metavar="WHAT", default="auto", help="perplexity, top1 or output (default: by model)"
+    )
+    parser.add_argument("--windows", metavar="N", type=int, help="use at most the first N windows")
+    parser.add_argument(
+        "--on",
+        metavar="FORM,FORM",
+        help="fp32, quantised, emulator (default: fp32,quantised; of programs all that they hold)",
+    )
+    _target_and_shapes(parser)
+    parser.add_argument("--json", action="store_true", help="print all numbers as JSON")
+
+
 def _target_and_shapes(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--target", metavar="NAME|FILE.toml", default="edge", help="machine (default: edge)")
     parser.add_argument("--shape", metavar="NAME=1x256", action="append", default=[], help="dims of a dynamic input")
@@ -144,6 +174,7 @@ _Fill = Callable[[argparse.ArgumentParser], None]
 _COMMANDS: dict[str, tuple[str, _Fill]] = {
     "compile": ("Compile an ONNX model to a program", _compile),
     "prune": ("Prune an ONNX model to N:M sparsity and write it as ONNX", _prune),
+    "eval": ("Measure perplexity, top-1 or output error of models side by side", _eval),
     "run": ("Run a program on the emulator: values, cycles, energy", _run),
     "disasm": ("Print a program as assembly", _disasm),
     "asm": ("Assemble a program", _asm),

@@ -14,6 +14,7 @@ from flexc.isa.errors import FlexcError, UsageError
 COMMANDS = {
     "compile": ("flexc.command_compile", "run"),
     "prune": ("flexc.command_prune", "run"),
+    "eval": ("flexc.command_eval", "run"),
     "run": ("flexc.command_run", "run"),
     "disasm": ("flexc.command_assembly", "disasm"),
     "asm": ("flexc.command_assembly", "asm"),

@@ -165,15 +165,15 @@ def run_windows(
     Raises:
         FlexcError: an input does not fit, or the program fails while it runs.
     """
-    for start, batch, outputs in _side_by_side(program, feeds, first, array):
+    for start, batch, outputs in run_batches(program, feeds, first, array):
         progress(f"window {start + len(next(iter(outputs.values())))} of {len(feeds)}")
         for sink in sinks:
             sink(start, batch, outputs)
     progress("")
 
 
-def _side_by_side(
-    program: Program, feeds: Sequence[Arrays], first: int, array: ArrayFactory
+def run_batches(
+    program: Program, feeds: Sequence[Arrays], first: int = 0, array: ArrayFactory = FastArray
 ) -> Iterator[tuple[int, Arrays, Arrays]]:
     """Yield (first window, inputs, outputs) of all batches in order; a few run while others are looked at."""
     idle: SimpleQueue[Executor] = SimpleQueue()

@@ -53,8 +53,7 @@ def given_windows(program: Program, inputs: Sequence[str], seed: int | None, lim
         FlexcError: data that cannot be read or do not fit.
     """
     specs = input_specs(program)
-    if limit is not None and limit < 1:
-        raise UsageError(f"--windows {limit}: at least one window is needed")
+    _check_limit(limit)
     if inputs and seed is not None:
         raise UsageError("--input and --random-inputs exclude each other", remedy="give one of them")
     if seed is not None:
@@ -65,16 +64,32 @@ def given_windows(program: Program, inputs: Sequence[str], seed: int | None, lim
     return Windows(_from_files(specs, inputs), limit)
 
 
-def _from_files(specs: list[InputSpec], inputs: Sequence[str]) -> Feeds:
+def windows_of(specs: list[InputSpec], inputs: Sequence[str], limit: int | None, flag: str) -> Windows:
+    """Return the windows of ``NAME=FILE`` or ``FILE``, as given with `flag`, for a model's inputs.
+
+    Raises:
+        UsageError: a name that is no input; a limit below 1.
+        FlexcError: data that cannot be read or do not fit.
+    """
+    _check_limit(limit)
+    return Windows(_from_files(specs, inputs, flag), limit)
+
+
+def _check_limit(limit: int | None) -> None:
+    if limit is not None and limit < 1:
+        raise UsageError(f"--windows {limit}: at least one window is needed")
+
+
+def _from_files(specs: list[InputSpec], inputs: Sequence[str], flag: str = "--input") -> Feeds:
     named = [_named(text, specs) for text in inputs]
     if len(named) == 1 and named[0][0] is None:
         return windows(specs, named[0][1])
     files: dict[str, Path | str] = {}
     for name, path in named:
         if name is None:
-            raise UsageError(f"--input {path}: for which input?", remedy="write NAME=FILE, or give one .npz for all")
+            raise UsageError(f"{flag} {path}: for which input?", remedy="write NAME=FILE, or give one .npz for all")
         if name in files:
-            raise UsageError(f"--input {name} is given twice")
+            raise UsageError(f"{flag} {name} is given twice")
         files[name] = path
     return windows(specs, files)
 

@@ -1,0 +1,160 @@
+"""Running models side by side on the same windows: graphs in onnxruntime, programs on the emulator."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from flexc import reference
+from flexc.compiler import Options, compile_graph
+from flexc.emulation import Arrays, run_batches
+from flexc.frontend.load import load
+from flexc.hardware import quantise_for
+from flexc.inputs import Windows
+from flexc.isa.errors import FlexcError, UsageError
+from flexc.isa.machine import Machine
+from flexc.isa.program import Program
+from flexc.passes.session import Session
+from flexc.scores import Score, Task
+
+Outputs = Iterator[Arrays]
+"""Outputs of one window after another."""
+
+FORMS = ("fp32", "quantised", "emulator")
+"""The forms in which a model can run."""
+
+
+@dataclass(frozen=True)
+class Contender:
+    """One row of the table: a model in one form, and how to run it over windows."""
+
+    name: str
+    form: str
+    run: Callable[[Windows], Outputs]
+
+
+@dataclass(frozen=True)
+class Shapes:
+    """What dynamic shapes and dims are bound to."""
+
+    shapes: Mapping[str, Sequence[int]]
+    dims: Mapping[str, int]
+
+
+def contenders_of(path: str, forms: Sequence[str], shapes: Shapes, machine: Machine) -> list[Contender]:
+    """Return a file in the forms asked for: an ONNX file, or a program with the graphs inside it.
+
+    Raises:
+        FlexcError: the file cannot be read, or lacks a graph.
+    """
+    name = Path(path).name
+    if path.endswith(".fxc"):
+        return _of_program(path, name, forms)
+    made = {
+        "fp32": lambda feeds: _in_onnxruntime(_file_session(path), feeds),
+        "quantised": lambda feeds: _in_onnxruntime(Session(quantise_for(_loaded(path, shapes), machine)), feeds),
+        "emulator": lambda feeds: _on_emulator(_compiled(path, shapes, machine), feeds),
+    }
+    return [Contender(name, form, made[form]) for form in forms]
+
+
+def _of_program(path: str, name: str, forms: Sequence[str]) -> list[Contender]:
+    from flexc.command_run import load_verified
+
+    program = load_verified(path)
+    made: dict[str, Callable[[Windows], Outputs]] = {}
+    for form, graph in (("fp32", reference.FLOAT), ("quantised", reference.QUANTISED)):
+        if reference.has(program.blobs, graph):
+            made[form] = _runner(program, graph)
+    made["emulator"] = lambda feeds: _on_emulator(program, feeds)
+    return [Contender(name, form, made[form]) for form in forms if form in made]
+
+
+def _runner(program: Program, graph: str) -> Callable[[Windows], Outputs]:
+    return lambda feeds: _in_onnxruntime(Session(reference.unpack(program.blobs, graph)), feeds)
+
+
+def _loaded(path: str, shapes: Shapes) -> Any:
+    return load(path, shapes.shapes, shapes.dims)
+
+
+def _compiled(path: str, shapes: Shapes, machine: Machine) -> Program:
+    options = Options(target=machine, shapes=shapes.shapes, dims=shapes.dims, keep_reference=False)
+    return compile_graph(path, options).program
+
+
+def _file_session(path: str) -> Callable[[Arrays], Arrays]:
+    """Open a file in onnxruntime as it is, nothing of ours between."""
+    import onnxruntime as ort
+
+    options = ort.SessionOptions()
+    options.log_severity_level = 3
+    try:
+        session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    except Exception as error:
+        raise FlexcError(f"onnxruntime cannot open it: {str(error).partition(chr(10))[0]}", where=path) from error
+    names = [each.name for each in session.get_outputs()]
+
+    def run(feed: Arrays) -> Arrays:
+        return dict(zip(names, session.run(names, feed), strict=True))
+
+    return run
+
+
+def _in_onnxruntime(session: Session | Callable[[Arrays], Arrays], feeds: Windows) -> Outputs:
+    run = session.run if isinstance(session, Session) else session
+    return (run(feed) for feed in feeds)
+
+
+def _on_emulator(program: Program, feeds: Windows) -> Outputs:
+    for _start, _inputs, outputs in run_batches(program, feeds):
+        count = len(next(iter(outputs.values())))
+        yield from ({name: array[index] for name, array in outputs.items()} for index in range(count))
+
+
+def evaluate(
+    contenders: Sequence[Contender], task: Task, feeds: Windows, progress: Callable[[str, int, int], None]
+) -> list[Score]:
+    """Run all on every window, in step; the first is what the others are to be close to.
+
+    Raises:
+        FlexcError: outputs that differ in name or shape; a model that cannot run the data.
+    """
+    scores = [Score(task) for _ in contenders]
+    running = [each.run(feeds) for each in contenders]
+    for index, feed in enumerate(feeds):
+        progress("windows", index, len(feeds))
+        compared: Arrays | None = None
+        for place, (contender, outputs) in enumerate(zip(contenders, running, strict=True)):
+            found = _next(outputs, contender)
+            _check_alike(found, task, compared, contender)
+            scores[place].add(feed, found, compared)
+            if place == 0:
+                compared = {name: array for name, array in found.items() if np.issubdtype(array.dtype, np.floating)}
+    progress("windows", len(feeds), len(feeds))
+    return scores
+
+
+def _next(outputs: Outputs, contender: Contender) -> Arrays:
+    try:
+        return next(outputs)
+    except FlexcError:
+        raise
+    except Exception as error:
+        raise FlexcError(f"cannot run the data: {str(error).partition(chr(10))[0]}", where=contender.name) from error
+
+
+def _check_alike(found: Arrays, task: Task, compared: Arrays | None, contender: Contender) -> None:
+    wanted = {task.output: None} | ({name: array.shape for name, array in compared.items()} if compared else {})
+    for name, shape in wanted.items():
+        if name not in found or (shape is not None and found[name].shape != shape):
+            got = list(found[name].shape) if name in found else "no such output"
+            raise UsageError(
+                f"output '{name}' is {got}, the first model's is {list(shape or ())}",
+                where=contender.name,
+                remedy="compare models with the same inputs and outputs",
+            )

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from importlib import import_module
 
 from flexc.arguments import parser
-from flexc.isa.errors import FlexcError, UsageError
+from flexc.isa.errors import FlexcError, ProblemList, UsageError
 
 #: Command -> (module, function) that carries it out, given the parsed arguments; it returns the exit code.
 COMMANDS = {
@@ -57,8 +57,10 @@ def _run(argv: Sequence[str]) -> int:
 
 
 def _refuse(error: FlexcError) -> int:
-    for line in str(error).split("\n"):
-        sys.stderr.write(line + "\n" if line.startswith("help: ") else f"error: {line}\n")
+    """Print every problem, with ``error:`` before it unless it says so itself behind its place."""
+    for problem in error.problems if isinstance(error, ProblemList) else (error,):
+        text = str(problem)
+        sys.stderr.write(f"{text}\n" if problem.message.startswith("error: ") else f"error: {text}\n")
     return error.exit_code
 
 

@@ -60,7 +60,7 @@ class _Assembler:
         self.path = path
         self.draft = Draft(folder)
         self.texts: list[str] = []
-        self.problems: list[FlexcError] = []
+        self.problems: list[tuple[int, int, FlexcError]] = []
         self.shapes: dict[str, Shape | InstructionShape | SyntaxFault] = {}
         self.instructions: list[tuple[Line, InstructionShape]] = []
         self.later: list[tuple[Line, Callable[[], None]]] = []
@@ -79,10 +79,9 @@ class _Assembler:
                 with self.guard(line):
                     code.append(shape.fill(line.atoms, self.draft.symbols))
         except _TooMany:
-            self.problems.append(
-                FlexcError(f"more than {_MOST_PROBLEMS} problems, the rest not shown", where=self.path)
-            )
-        raise_all(self.problems)
+            rest = FlexcError(f"more than {_MOST_PROBLEMS} problems, the rest not shown", where=self.path)
+            self.problems.append((len(self.texts) + 1, 0, rest))
+        raise_all([error for _, _, error in sorted(self.problems, key=lambda problem: problem[:2])])
         try:
             return self.draft.program(tuple(code))
         except FlexcError as error:
@@ -103,7 +102,8 @@ class _Assembler:
         shown = lines.caret(self.texts[line.number - 1], column)
         where = f"{self.path}:{line.number}:{column + 1}"
         inner = f"{error.where}: " if error.where and not error.where.startswith(self.path) else ""
-        self.problems.append(FlexcError(f"error: {inner}{error.message}\n{shown}", where=where, remedy=error.remedy))
+        problem = FlexcError(f"error: {inner}{error.message}\n{shown}", where=where, remedy=error.remedy)
+        self.problems.append((line.number, column, problem))
         if len(self.problems) >= _MOST_PROBLEMS:
             raise _TooMany
 

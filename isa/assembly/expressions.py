@@ -74,9 +74,10 @@ class Symbols:
 
     def check(self, name: str, place: int) -> None:
         """Raise :class:`SyntaxFault` where a symbol that was defined has no value."""
-        self.value(name, place)
+        self._resolve(name, place, own=True)
 
-    def _resolve(self, name: str, place: int) -> Number:
+    def _resolve(self, name: str, place: int, *, own: bool = False) -> Number:
+        """Find a symbol's value; ``place`` is where it is used or, with ``own``, lies in what defines it."""
         value = self._known[name]
         if not callable(value):
             return value
@@ -85,6 +86,10 @@ class Symbols:
         self._working.add(name)
         try:
             number = value()
+        except SyntaxFault as fault:
+            if own or len(self._working) > 1:
+                raise
+            raise SyntaxFault(f"symbol '{name}' has no value: {fault.message}", place, fault.remedy) from None
         finally:
             self._working.discard(name)
         self._known[name] = number

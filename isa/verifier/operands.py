@@ -163,6 +163,7 @@ def _lda(context: Context) -> Iterator[str]:
 def _mac(context: Context) -> Iterator[str]:
     yield from _cells(context)
     yield from _typed(context, "acc", "i32")
+    yield from _sums(context, "acc")
     groups, cells, act = context.groups, context["cells"], context["act"]
     assert groups is not None
     slices = context.instruction.integer("slices")
@@ -174,8 +175,21 @@ def _mac(context: Context) -> Iterator[str]:
         yield f"act has {act.cols} columns, not {slices * groups.depth}: slices x blocks x m ({_named(groups)})"
 
 
+def _sums(context: Context, name: str) -> Iterator[str]:
+    """The array reaches its accumulators a vector at a time: columns side by side, vectors a row of all macros on."""
+    stream, array = context[name], context.machine.array
+    a_vector = 4 * array.macros * array.columns
+    if (stream.rows > 1 and stream.row_pitch != a_vector) or (stream.cols > 1 and stream.col_pitch != 4):
+        yield (
+            f"{name} has pitches {stream.row_pitch} and {stream.col_pitch} bytes; sums of a vector lie side by side, "
+            f"those of vectors {a_vector} bytes apart"
+        )
+
+
 def _accum(context: Context) -> Iterator[str]:
     dst = context["dst"]
+    yield from _sums(context, "dst")
+    yield from _sums(context, "src")
     yield from _typed(context, "dst", "i32")
     yield from _typed(context, "src", "i32")
     yield from _same(context, "src", dst.rows, dst.cols, "as dst")

@@ -63,3 +63,13 @@ def test_isa(flexc: Call) -> None:
     listed = flexc("isa").out
     assert all(f"  {spec.mnemonic} " in listed for spec in TABLE)
     assert flexc("isa", "mac").out.startswith("mac - opcode ")
+
+
+def test_problems_of_assembly_are_printed_as_they_are(flexc: Call, tmp_path: Path) -> None:
+    (tmp_path / "a.s").write_text(".target edge\ncpoy s0, s0, ch0\n    halt s1\n", encoding="utf-8")
+    done = flexc("asm", tmp_path / "a.s", "-o", tmp_path / "a.fxc")
+    assert done.code == 1
+    first, source, caret, remedy, second, *_ = done.err.splitlines()
+    assert first == f"{tmp_path}/a.s:2:1: error: unknown instruction 'cpoy'"
+    assert (source, caret, remedy) == ("    cpoy s0, s0, ch0", "    ^", "help: did you mean 'copy'?")
+    assert second.startswith(f"{tmp_path}/a.s:3:")

@@ -132,7 +132,9 @@ class _Writer:
         size = 4 if dtype == "i32" else 1
         base = random.choice((0, 0, 32, 64, 256, 512)) if space == "acc" else random.choice((0, 16, 64, 512, 1024))
         self.lines.append(f"    stream {name}, {space}, {dtype} base={base} rows={rows} cols={cols}")
-        if rows > 1 and cols < 128 and random.random() < 0.6:
+        if rows > 1 and space == "acc":
+            self.lines.append(f"    pitch {name} row=512 col=4")
+        elif rows > 1 and cols < 128 and random.random() < 0.6:
             self.lines.append(f"    pitch {name} row={random.choice((cols * size, 64, 128))} col={size}")
         for level in self.counts:
             if random.random() < 0.6:

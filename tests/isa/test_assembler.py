@@ -216,3 +216,13 @@ def test_a_long_file_is_assembled_quickly() -> None:
     program = assemble(HEAD + "\n".join(lines))
     assert len(program.code) == 5000
     assert time.process_time() - start < 4  # 100,000 lines in 20 s would be 1 s; this machine may be slower
+
+
+def test_problems_come_in_the_order_of_the_lines_and_a_broken_symbol_is_named_where_it_is_used() -> None:
+    with pytest.raises(FlexcError) as caught:
+        assemble(f"{HEAD}.equ a b\nvfill s0 imm=a\nvfil s0\n", "p.s")
+    assert [line for line in str(caught.value).split("\n") if line.startswith("p.s")] == [
+        "p.s:2:8: error: unknown symbol 'b'",
+        "p.s:3:14: error: symbol 'a' has no value: unknown symbol 'b'",
+        "p.s:4:1: error: unknown instruction 'vfil'",
+    ]

@@ -40,6 +40,8 @@ class Context:
     const: ConstImage = field(default_factory=ConstImage)
     lifetimes: dict[int, Lifetime] = field(default_factory=dict)
     views: dict[ir.Value, View] = field(default_factory=dict)
+    #: Images around which there are zeros enough for every convolution that reads them.
+    bordered: set[ir.Value] = field(default_factory=set)
     kernel: int = 0
 
     def view(self, value: ir.Value) -> View:
@@ -106,3 +108,9 @@ def machine_dtype(value: ir.Value) -> str:
             f"the machine has no element type {name}", where=f"value '{value.name}'", remedy=f"use one of {known}"
         )
     return DTYPES[name]
+
+
+def array_of(value: ir.Value) -> npt.NDArray[np.generic]:
+    """Return the content of a constant."""
+    assert value.const_value is not None
+    return value.const_value.numpy()

@@ -21,11 +21,12 @@ from ..passes.mapping import LinearShape, choose
 from ..passes.partition import Kernel
 from ..passes.pattern import NM, detect
 from .code import Block, Builder, DoesNotFit, Loop, Pending, nest, window
-from .context import Context
-from .image import Sliding, as_images, as_value
+from .context import Context, array_of
+from .image import Sliding, as_images, as_value, border_copies, bordered
 from .linear_body import Job, LinearBody, Result
-from .linear_kernel import CellAllocator, Chain, PlannedBox, array_of, output_taps, pattern_of, plan_boxes
+from .linear_kernel import CellAllocator, Chain, PlannedBox, output_taps, pattern_of, plan_boxes
 from .linear_weights import Floats, Weights
+from .moves import Copy, CopyKernel
 from .pack import Codes
 from .views import View
 
@@ -51,14 +52,24 @@ class ConvKernel:
         self.name = str(product.name)
         weight = shape_of(self.chain.weight)
         self.sliding = Sliding.of(product, weight[2:])
-        self.images = as_images(context.view(self.chain.source))
-        if self.images.strides[3] != 1:
-            raise DoesNotFit("the image does not have its channels innermost")
-        self.scale = context.view(self.chain.column)
+        self.copies: list[Copy] = []
+        self.images = self._plan_images(context)
+        self.scale = context.view(self.chain.column) if self.chain.column is not None else None
         self.groups = product.attributes.get_int("group", 1)
         self.parts, self.shape = self._cut(context)
         self.boxes = plan_boxes(self.shape, self.parts.count, self._weights(), context, cells, self.name)
         self.result = self._plan_output(context)
+
+    def _plan_images(self, context: Context) -> View:
+        """Return images with channels innermost and zeros around them: a copy where they do not lie like that."""
+        source, border = self.chain.source, self.sliding.border
+        images = as_images(context.view(source))
+        if images.strides[3] == 1 and (border.empty or source in context.bordered):
+            return images
+        name = f"{self.name}/images"
+        whole, inside = bordered(context, name, images.shape, "i8", border)
+        self.copies = [*border_copies(context, name, whole, border, 0), (images, inside)]
+        return inside
 
     def _cut(self, context: Context) -> tuple[Parts, LinearShape]:
         """Return the linears side by side: the smallest that fill whole tiles, or one for all where they do not fit."""
@@ -100,8 +111,8 @@ class ConvKernel:
         def flat(value: ir.Value) -> Floats:
             return np.broadcast_to(array_of(value).astype(np.float32).reshape(-1), (filters,))
 
-        bias = None if chain.bias is None else partial(flat, chain.bias)
-        return Weights(lambda: self._codes(self.parts), partial(flat, chain.scales), bias)
+        scales, bias = (None if each is None else partial(flat, each) for each in (chain.scales, chain.bias))
+        return Weights(lambda: self._codes(self.parts), scales, bias)
 
     def _plan_output(self, context: Context) -> View:
         value = self.chain.output
@@ -110,12 +121,14 @@ class ConvKernel:
         count, size = self.images.shape[0], 4 * height * width * padded
         storage = context.scratch(str(value.name), count * size)
         channels = self.parts.columns * self.parts.count
-        images = View(storage, "f32", (count, height, width, channels), (size, 4 * width * padded, 4 * padded, 4))
+        shape, strides = (count, height, width, channels), (size, 4 * width * padded, 4 * padded, 4)
+        images = View(storage, self.chain.dtype, shape, strides)
         context.set(value, as_value(images, shape_of(value)))
         return images
 
     def emit(self, builder: Builder) -> None:
         """Write the kernel's code, one box of rows after the other."""
+        CopyKernel(self.copies).emit(builder)
         for image in range(self.images.shape[0]):
             for box in self.boxes:
                 builder.begin_kernel()
@@ -128,8 +141,9 @@ class ConvKernel:
         pitch = self.result.strides[2]
         address = self.result.address + image * self.result.strides[0] + box.start * pitch
         elements = self.parts.columns * self.sliding.out[0] * self.sliding.out[1]
-        result = Result("dram", address, pitch, 4 * self.parts.columns, self._taps(image, box.start), elements)
-        scales = window("dram", "f32", self.scale.address + 4 * image, (1, 1))
+        taps = self._taps(image, box.start)
+        result = Result("dram", address, pitch, 4 * self.parts.columns, taps, elements, self.chain.dtype)
+        scales = window("dram", "f32", self.scale.address + 4 * image, (1, 1)) if self.scale is not None else None
         parts, weights = self.parts.count, box.weights.address
         return Job(box.mapping, box.blocks, parts, box.start, weights, result, scales, (0, 0), box.unit, fetch)
 

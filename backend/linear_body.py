@@ -31,13 +31,14 @@ class Result:
     taps: tuple[Tap, ...]
     #: Elements from one part to the next, as taps count them.
     part_elements: int = 0
+    dtype: str = "f32"
 
 
 @dataclass(frozen=True)
 class Job:
     """One box of a linear: ``blocks`` x mapping.resident_rows vectors, the first of them vector ``first``.
 
-    ``parts`` linears lie side by side (grouped).
+    ``parts`` linears lie side by side (grouped). Without ``scales`` the int32 sums are the result.
     """
 
     mapping: Mapping
@@ -46,7 +47,7 @@ class Job:
     first: int
     weights: int
     result: Result
-    scales: Stream
+    scales: Stream | None
     #: Bytes from the scales of one block, and of one part, to the next.
     scale_steps: tuple[int, int]
     resident_unit: int | None
@@ -141,14 +142,19 @@ class LinearBody:
         job, mapping = self.job, self.mapping
         turns = self._row_turns(mapping.resident_rows * mapping.k_padded)
         fetch = job.fetch_rows(self.rows_at, turns, self.part, self.block)
-        inside = window(
-            "buf", "f32", self.sx_at, (job.scales.rows, 1), None, self._row_turns(4 * mapping.resident_rows)
-        )
-        steps = self.block.step(job.scale_steps[0]) + self.part.step(job.scale_steps[1])
-        outside = window("dram", "f32", job.scales.base, (job.scales.rows, 1), (job.scales.row_pitch, 4), steps)
-        scales = Pending("copy", {"dst": inside, "src": outside}, {"channel": 0}).post(Semaphores.ROWS_FULL)
         ready = _sync("dma0").wait(_empty("rows", job.row_slots), _empty("sums", job.row_slots))
-        return [ready, *fetch, scales, _sync("array").wait(Semaphores.ROWS_FULL)]
+        return [ready, *fetch, self._fetch_scales(), _sync("array").wait(Semaphores.ROWS_FULL)]
+
+    def _fetch_scales(self) -> Pending:
+        """Return the transfer of the rows' scales, the last of a block; without scales, what only says that it is."""
+        job, given = self.job, self.job.scales
+        if given is None:
+            return _sync("dma0").post(Semaphores.ROWS_FULL)
+        turns = self._row_turns(4 * self.mapping.resident_rows)
+        inside = window("buf", "f32", self.sx_at, (given.rows, 1), None, turns)
+        steps = self.block.step(job.scale_steps[0]) + self.part.step(job.scale_steps[1])
+        outside = window("dram", "f32", given.base, (given.rows, 1), (given.row_pitch, 4), steps)
+        return Pending("copy", {"dst": inside, "src": outside}, {"channel": 0}).post(Semaphores.ROWS_FULL)
 
     def _fetch_group(self) -> Tree:
         if self.job.fetch_weights is not None:
@@ -289,30 +295,36 @@ class LinearBody:
         return copy.wait(_empty("weights", mapping.weight_slots)).post(Semaphores.WEIGHTS_FULL)
 
     def _finish(self, run: Run, piece: Loop, acc: Stream) -> Tree:
-        """Return the code that dequantises a piece of results and takes it away."""
+        """Return the code that dequantises a piece of results, or stores its sums, and takes it away."""
         mapping, result = self.mapping, self.job.result
         size, width = aligned(4 * mapping.vectors * mapping.columns), mapping.width
         turns = self._turns([*self.outer, piece], size, mapping.out_slots)
-        held = window("buf", "f32", self.results_at, (run.size, width), None, turns)
-        dequant = Pending("dequant", {"dst": held, "acc": replace(acc, cols=width), **self._scales(run, piece)})
-        dequant.wait(Semaphores.ACC_FULL, _empty("out", mapping.out_slots))
-        dequant.post(_empty("acc", mapping.acc_slots), Semaphores.OUT_FULL)
-        dequant.taps += [self._tap(tap, run, piece) for tap in result.taps]
+        held = window("buf", result.dtype, self.results_at, (run.size, width), None, turns)
+        made = self._made(run, piece, replace(acc, cols=width), held)
+        made.wait(Semaphores.ACC_FULL, _empty("out", mapping.out_slots))
+        made.post(_empty("acc", mapping.acc_slots), Semaphores.OUT_FULL)
+        made.taps += [self._tap(tap, run, piece) for tap in result.taps]
         moves = self.part.step(result.part_pitch) + self.block.step(mapping.resident_rows * result.row_pitch)
         moves += self.group.step(4 * mapping.columns) + piece.step(run.step * result.row_pitch)
         base = result.address + run.start * result.row_pitch
-        target = window(result.space, "f32", base, (run.size, width), (result.row_pitch, 4), moves)
+        target = window(result.space, result.dtype, base, (run.size, width), (result.row_pitch, 4), moves)
         out = Pending("copy", {"dst": target, "src": held}, {"channel": 1})
-        return [dequant, out.wait(Semaphores.OUT_FULL).post(_empty("out", mapping.out_slots))]
+        return [made, out.wait(Semaphores.OUT_FULL).post(_empty("out", mapping.out_slots))]
 
-    def _scales(self, run: Run, piece: Loop) -> dict[str, Stream]:
+    def _made(self, run: Run, piece: Loop, acc: Stream, held: Stream) -> Pending:
+        """Return the instruction that makes a piece of results of its sums."""
+        if self.job.scales is None:
+            return Pending("store", {"dst": held, "acc": acc})
+        return Pending("dequant", {"dst": held, "acc": acc, **self._scales(run, piece, self.job.scales)})
+
+    def _scales(self, run: Run, piece: Loop, scales: Stream) -> dict[str, Stream]:
         """Return the scales of a piece's rows, and scales and biases of its columns."""
         mapping, job = self.mapping, self.job
         slots = 2 if self.resident or mapping.by_step else mapping.weight_slots
         size = mapping.scale_bytes if self.resident or mapping.by_step else mapping.group_bytes
         turns = self._turns(self.outer, aligned(size), slots)
         by_column = window("buf", "f32", self.scales_at, (1, mapping.width), None, turns)
-        one_scale = job.scales.rows == 1
+        one_scale = scales.rows == 1
         moves = self._row_turns(4 * mapping.resident_rows) + ([] if one_scale else piece.step(4 * run.step))
         start = self.sx_at + (0 if one_scale else 4 * run.start)
         by_row = window("buf", "f32", start, (1 if one_scale else run.size, 1), None, moves)

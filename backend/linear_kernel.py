@@ -21,9 +21,10 @@ from ..passes.partition import Kernel
 from ..passes.pattern import DENSE, NM
 from ..passes.prune import NM_KEY
 from .code import Block, Builder, Loop, Pending, window
-from .context import Context, machine_dtype
+from .context import Context, array_of, machine_dtype
 from .linear_body import Job, LinearBody, Result, groups_code
 from .linear_weights import Floats, Weights
+from .moves import Copy, CopyKernel
 from .pack import Codes
 from .views import Storage, View
 
@@ -32,27 +33,33 @@ Tree = list[Pending | Block]
 
 @dataclass(frozen=True)
 class Chain:
-    """The operands of a product and its dequantisation, found in the nodes of a kernel."""
+    """The operands of a product and its dequantisation, found in the nodes of a kernel; raw sums have no scales."""
 
     product: ir.Node
     source: ir.Value
     weight: ir.Value
-    column: ir.Value
-    scales: ir.Value
+    column: ir.Value | None
+    scales: ir.Value | None
     bias: ir.Value | None
     output: ir.Value
+
+    @property
+    def dtype(self) -> str:
+        """The machine's type of the result."""
+        return "i32" if self.scales is None else "f32"
 
     @classmethod
     def of(cls, kernel: Kernel) -> Chain:
         """Read the chain off a kernel made by ``linear_chain``."""
         nodes = kernel.nodes
-        if len(nodes) < 4:
-            raise FlexcError("an integer product whose result is not dequantised", where=f"node '{nodes[0].name}'")
-        product, _, by_column, by_weight = nodes[:4]
-        bias = next((_other(node, nodes) for node in nodes[4:] if node.op_type == "Add"), None)
+        product = nodes[0]
         source, weight = product.inputs[0], product.inputs[1]
         assert source is not None
         assert weight is not None
+        if len(nodes) == 1:
+            return cls(product, source, weight, None, None, None, product.outputs[0])
+        _, by_column, by_weight = nodes[1:4]
+        bias = next((_other(node, nodes) for node in nodes[4:] if node.op_type == "Add"), None)
         column, scales = _other(by_column, nodes), _other(by_weight, nodes)
         return cls(product, source, weight, column, scales, bias, nodes[-1].outputs[0])
 
@@ -60,12 +67,6 @@ class Chain:
 def _other(node: ir.Node, nodes: list[ir.Node]) -> ir.Value:
     made = {output for each in nodes for output in each.outputs}
     return next(value for value in node.inputs if value is not None and value not in made)
-
-
-def array_of(value: ir.Value) -> np.ndarray[tuple[int, ...], np.dtype[np.generic]]:
-    """Return the content of a constant."""
-    assert value.const_value is not None
-    return value.const_value.numpy()
 
 
 def pattern_of(node: ir.Node) -> NM:
@@ -177,11 +178,25 @@ class LinearKernel:
         self.name = str(self.chain.product.name)
         rows = math.prod(shape_of(self.chain.source)[:-1])
         k, n = shape_of(self.chain.weight)
-        self.source = context.view(self.chain.source)
-        self.scales = context.view(self.chain.column)
+        self.copies: list[Copy] = []
+        self.source = self._plan_source(rows, k, context)
+        self.scales = context.view(self.chain.column) if self.chain.column is not None else None
         self.shape = LinearShape(rows, k, n, pattern_of(self.chain.product))
         self.boxes = plan_boxes(self.shape, 1, self._weights(), context, cells, self.name)
         self.result = self._plan_output(context)
+
+    def _plan_source(self, rows: int, k: int, context: Context) -> View:
+        """Return the activations as rows x K, a row without gaps: a copy where they do not lie like that."""
+        view = context.view(self.chain.source).reshape((rows, k))
+        if view is not None and (k == 1 or view.strides[1] == 1):
+            return view
+        storage = context.scratch(f"{self.name}/rows", rows * k)
+        source = context.view(self.chain.source)
+        dense = View.dense(storage, "i8", source.shape)
+        self.copies.append((source, dense))
+        flat = dense.reshape((rows, k))
+        assert flat is not None, "what has no gaps has every shape"
+        return flat
 
     def _weights(self) -> Weights:
         chain = self.chain
@@ -193,14 +208,14 @@ class LinearKernel:
             n = shape_of(chain.weight)[1]
             return np.broadcast_to(array_of(value).astype(np.float32).reshape(-1), (n,))
 
-        bias = chain.bias
-        return Weights(codes, lambda: flat(chain.scales), (lambda: flat(bias)) if bias is not None else None)
+        scales, bias = (None if each is None else partial(flat, each) for each in (chain.scales, chain.bias))
+        return Weights(codes, scales, bias)
 
     def _plan_output(self, context: Context) -> View:
         value = self.chain.output
         padded = max(box.mapping.n_padded for box in self.boxes)
         storage = context.scratch(str(value.name), 4 * self.shape.rows * padded)
-        flat = View(storage, "f32", (self.shape.rows, self.shape.n), (4 * padded, 4))
+        flat = View(storage, self.chain.dtype, (self.shape.rows, self.shape.n), (4 * padded, 4))
         view = flat.reshape(shape_of(value))
         assert view is not None
         context.set(value, view)
@@ -208,13 +223,14 @@ class LinearKernel:
 
     def emit(self, builder: Builder) -> None:
         """Write the kernel's code, one box of rows after the other."""
+        CopyKernel(self.copies).emit(builder)
         for box in self.boxes:
             builder.begin_kernel()
             LinearBody(self._job(box), builder).write()
 
     def _job(self, box: PlannedBox) -> Job:
         mapping, k = box.mapping, self.shape.k
-        pitch = self.source.strides[-2] if len(self.source.strides) > 1 else k
+        pitch = self.source.strides[0]
 
         def fetch(address: int, turns: Sequence[Step], _part: Loop, block: Loop) -> Tree:
             inside = window("buf", "i8", address, (mapping.resident_rows, k), (mapping.k_padded, 1), turns)
@@ -223,9 +239,12 @@ class LinearKernel:
             outside = window(self.source.storage.space, "i8", base, (mapping.resident_rows, k), (pitch, 1), steps)
             return [Pending("copy", {"dst": inside, "src": outside}, {"channel": 0})]
 
-        scales = window("dram", "f32", self.scales.address + 4 * box.start, (mapping.resident_rows, 1))
+        scales = None
+        if self.scales is not None:
+            scales = window("dram", "f32", self.scales.address + 4 * box.start, (mapping.resident_rows, 1))
         row_pitch = self.result.strides[0]
-        result = Result("dram", self.result.address + box.start * row_pitch, row_pitch, 0, self._taps(box.start))
+        address = self.result.address + box.start * row_pitch
+        result = Result("dram", address, row_pitch, 0, self._taps(box.start), dtype=self.chain.dtype)
         weights, steps = box.weights.address, (4 * mapping.resident_rows, 0)
         return Job(mapping, box.blocks, 1, box.start, weights, result, scales, steps, box.unit, fetch)
 
@@ -236,9 +255,10 @@ class LinearKernel:
 def output_taps(chain: Chain, base: int, row_stride: int, col_stride: int) -> tuple[Tap, ...]:
     """Return the taps of the sums and of the result; the body fills in how they move."""
     sums, output = chain.product.outputs[0], chain.output
+    seen = (("acc", sums),) if output is sums else (("acc", sums), ("dst", output))
     return tuple(
         Tap(0, operand, str(value.name), machine_dtype(value), shape_of(value), base, row_stride, col_stride)
-        for operand, value in (("acc", sums), ("dst", output))
+        for operand, value in seen
     )
 
 

@@ -17,15 +17,19 @@ Floats = npt.NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Weights:
-    """INT8 codes [n, k] in lowered order, with the scale and the bias of every row; made only when needed."""
+    """INT8 codes [n, k] in lowered order, with the scale and the bias of every row; made only when needed.
+
+    Where the sums leave as they are there are no scales, and zeros lie in their place.
+    """
 
     codes: Callable[[], Codes]
-    scales: Callable[[], Floats]
+    scales: Callable[[], Floats] | None
     bias: Callable[[], Floats] | None
 
     def image(self, mapping: Mapping, parts: int = 1) -> Iterator[Bytes]:
         """Yield the bytes of every column group of every part: ``parts`` linears of mapping.shape.n rows each."""
-        codes, scales = self.codes(), self.scales()
+        codes = self.codes()
+        scales = self.scales() if self.scales else np.zeros(len(codes), np.float32)
         bias = self.bias() if self.bias else np.zeros_like(scales)
         n = mapping.shape.n
         for part in range(parts):

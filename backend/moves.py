@@ -13,8 +13,7 @@ from ..frontend.edit import shape_of
 from ..passes.partition import Kernel
 from ..passes.rows import operand
 from .code import Block, Builder, Pending, nest, window
-from .context import Context, machine_dtype
-from .linear_kernel import array_of
+from .context import Context, array_of, machine_dtype
 from .views import View, collapse
 
 #: One transfer: from one view to another of the same shape.

@@ -53,6 +53,8 @@ class ProductKernel:
         self.left = self._innermost(left).broadcast((*self.batch, self.m, self.k))
         swapped = right.transpose([*range(len(right.shape) - 2), len(right.shape) - 1, len(right.shape) - 2])
         self.right = self._innermost(swapped).broadcast((*self.batch, self.n, self.k))
+        assert self.chain.column is not None, "its sums are scaled by rows"
+        assert self.chain.scales is not None, "its sums are scaled by columns"
         self.by_row = context.view(self.chain.column).broadcast((*self.batch, self.m, 1))
         self.by_column = context.view(self.chain.scales).broadcast((*self.batch, 1, self.n))
         self.boxes = list(self._boxes())

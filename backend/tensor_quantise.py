@@ -40,6 +40,7 @@ class TensorQuantiseKernel:
         )
         whole, self.inside = bordered(context, name, self.images.shape, "i8", border)
         self.border = border_copies(context, name, whole, border, 0)
+        context.bordered.add(self.codes)
         context.set(self.codes, as_value(self.inside, shape_of(self.codes)))
         self.scale = context.output(self.scale_value)
 

@@ -11,6 +11,7 @@ from collections.abc import Callable
 import numpy as np
 import onnx_ir as ir
 
+from . import codes, integer
 from .edit import Editor, constant_array, float_attribute, int_attribute, is_constant, shape_of
 
 Rule = Callable[[ir.Node, Editor], bool]
@@ -204,10 +205,24 @@ def _einsum(node: ir.Node, editor: Editor) -> bool:
     return True
 
 
-RULES: dict[str, Rule] = {
-    "Gemm": _gemm,
-    "MatMul": _matmul,
-    "BatchNormalization": _batch_normalization,
-    "Conv": _conv,
-    "Einsum": _einsum,
+#: The rules for each operator, in the order they are tried until one applies.
+RULES: dict[str, tuple[Rule, ...]] = {
+    "Gemm": (_gemm,),
+    "MatMul": (
+        integer.left_weight,
+        integer.flat_weight,
+        integer.quantised_product,
+        integer.numbers_instead,
+        _matmul,
+    ),
+    "BatchNormalization": (_batch_normalization,),
+    "Conv": (_conv, integer.quantised_product, integer.numbers_instead),
+    "Einsum": (integer.numbers_instead, _einsum),
+    "DequantizeLinear": (codes.dequantise,),
+    "Add": (integer.bias_into_sums,),
+    "QuantizeLinear": (integer.requantised,),
+    "DynamicQuantizeLinear": (integer.dynamic_quantise,),
+    "QLinearMatMul": (integer.quantised_linear,),
+    "QLinearConv": (integer.quantised_linear,),
+    **dict.fromkeys(codes.VIEWS, (codes.through_view,)),
 }

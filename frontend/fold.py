@@ -11,6 +11,7 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
+from .codes import folded
 from .edit import constant_array, is_constant, static_shape
 from .infer import Spec, inner_nodes
 
@@ -44,6 +45,8 @@ def fold(node: ir.Node, specs: Sequence[Spec]) -> list[np.ndarray] | None:
         return _fold_view(node, specs)
     if any(True for _ in inner_nodes(node)) or not _fits(node, specs):
         return None
+    if node.op_type == "DequantizeLinear":
+        return folded(node)
     return _evaluate(node, specs)
 
 

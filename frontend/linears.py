@@ -10,23 +10,27 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
+from .codes import codes_of
 from .edit import constant_array, int_attribute, is_constant, shape_of
 
 _FLOATS = {ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16, ir.DataType.DOUBLE}
+_BYTES = {ir.DataType.INT8, ir.DataType.UINT8}
+INTEGER_PRODUCTS = ("MatMulInteger", "ConvInteger")
 
 
 @dataclass(frozen=True)
 class Linear:
-    """A MatMul or Conv with a constant weight.
+    """A MatMul or Conv with a constant weight, which may come quantised: dequantised first, or of an integer product.
 
     Attributes:
-        node: the MatMul or Conv.
+        node: the MatMul, Conv, MatMulInteger or ConvInteger.
         name: its node name, unique in the model.
         weight: the initializer.
         groups: 1, or the Conv's group.
         k: length of the lowered reduction; Conv: kernel positions (row by row), C_in / groups innermost.
         n: output columns in all; Conv: C_out.
         tied: whether the weight equals a table some Gather reads rows of, transposed or not.
+        zero: of a weight that comes quantised, the zero point, one or one an output column; None: 0.
     """
 
     node: ir.Node
@@ -36,21 +40,44 @@ class Linear:
     k: int
     n: int
     tied: bool
+    zero: ir.Value | None = None
+
+    @property
+    def quantised(self) -> bool:
+        """Whether the weight comes as integers, which are kept as they are."""
+        return self.weight.dtype in _BYTES
+
+    @property
+    def is_conv(self) -> bool:
+        """Whether it is a convolution."""
+        return self.node.op_type in ("Conv", "ConvInteger")
 
     def matrix(self) -> np.ndarray:
-        """Return the weight as float32 [n, k]: one row an output channel, K in lowered order; read-only."""
+        """Return the weight as float32 [n, k]: one row an output channel, K in lowered order; read-only.
+
+        Of a weight that comes quantised these are integers, less their zero point.
+        """
         array = _numbers(self.weight)
-        rows = array.T if self.node.op_type == "MatMul" else np.moveaxis(array, 1, -1)
+        rows = np.moveaxis(array, 1, -1) if self.is_conv else array.T
         matrix = np.ascontiguousarray(rows, dtype=np.float32).reshape(self.n, self.k)
+        if self.quantised:
+            matrix = matrix - self._zeros()
         matrix.flags.writeable = False  # it may be the file itself, memory-mapped
         return matrix
+
+    def _zeros(self) -> np.ndarray:
+        """Return the zero points as a column [n or 1, 1]."""
+        zero = constant_array(self.zero)
+        return np.zeros((1, 1), np.float32) if zero is None else zero.astype(np.float32).reshape(-1, 1)
 
     def to_weight(self, matrix: np.ndarray) -> np.ndarray:
         """Return ``matrix`` [n, k] in the weight's own shape, layout and element type, contiguous."""
         if matrix.shape != (self.n, self.k):
             raise ValueError(f"linear '{self.name}' takes a matrix [{self.n}, {self.k}], not {list(matrix.shape)}")
         dtype = _numbers(self.weight).dtype
-        if self.node.op_type == "MatMul":
+        if self.quantised:
+            matrix = matrix + self._zeros()
+        if not self.is_conv:
             return np.ascontiguousarray(matrix.T, dtype=dtype)
         out, channels, *kernel = shape_of(self.weight)
         lowered = matrix.reshape(out, *kernel, channels)
@@ -64,17 +91,31 @@ def find_linears(model: ir.Model) -> list[Linear]:
 
 
 def _linear(node: ir.Node, tables: list[ir.Value]) -> Iterator[Linear]:
-    if node.domain != "" or node.op_type not in ("MatMul", "Conv"):
+    read = _read_weight(node)
+    if read is None or is_constant(node.inputs[0]):
         return
-    x, weight = node.inputs[0], node.inputs[1]
-    if weight is None or is_constant(x) or not is_constant(weight) or weight.dtype not in _FLOATS:
-        return
-    dims = shape_of(weight)
-    if node.op_type == "MatMul":
-        if len(dims) == 2:
-            yield Linear(node, str(node.name), weight, 1, dims[0], dims[1], _is_tied(weight, tables))
-    else:
-        yield Linear(node, str(node.name), weight, int_attribute(node, "group", 1), math.prod(dims[1:]), dims[0], False)
+    weight, zero = read
+    dims, name = shape_of(weight), str(node.name)
+    if node.op_type in ("Conv", "ConvInteger"):
+        groups = int_attribute(node, "group", 1)
+        yield Linear(node, name, weight, groups, math.prod(dims[1:]), dims[0], False, zero)
+    elif len(dims) == 2:
+        yield Linear(node, name, weight, 1, dims[0], dims[1], _is_tied(weight, tables), zero)
+
+
+def _read_weight(node: ir.Node) -> tuple[ir.Value, ir.Value | None] | None:
+    """Return the constant weight of a product and its zero point, or None where it has no such weight."""
+    if node.domain != "" or node.op_type not in ("MatMul", "Conv", *INTEGER_PRODUCTS):
+        return None
+    weight = node.inputs[1]
+    if node.op_type in INTEGER_PRODUCTS:
+        zero = node.inputs[3] if len(node.inputs) > 3 else None
+        known = weight is not None and is_constant(weight) and (zero is None or is_constant(zero))
+        return (weight, zero) if weight is not None and known else None
+    found = codes_of(weight)
+    if found is not None:
+        return (found.codes, found.zero) if found.is_constant and found.codes.dtype in _BYTES else None
+    return (weight, None) if weight is not None and is_constant(weight) and weight.dtype in _FLOATS else None
 
 
 def _gathered_table(node: ir.Node) -> ir.Value | None:
@@ -129,15 +170,46 @@ def replace_weight(model: ir.Model, linear: Linear, matrix: np.ndarray) -> Linea
     old, initializers = linear.weight, model.graph.initializers
     name = str(old.name)
     array = linear.to_weight(matrix)
-    if len(old.uses()) == 1 and not old.is_graph_output():
+    if len(old.uses()) == 1 and not old.is_graph_output() and not _is_shared(linear):
         del initializers[name]
     else:
         name = _free_name(f"{name}.{linear.name}", model.graph)
     tensor = ir.Tensor(array, dtype=old.dtype, name=name)
     new = ir.Value(name=name, shape=ir.Shape(tensor.shape), type=ir.TensorType(tensor.dtype), const_value=tensor)
     model.graph.register_initializer(new)
-    linear.node.replace_input_with(1, new)
+    _give(linear, new, model.graph)
     return dataclasses.replace(linear, weight=new, tied=False)
+
+
+def _give(linear: Linear, weight: ir.Value, graph: ir.Graph) -> None:
+    """Let ``linear`` alone read another weight: a DequantizeLinear that others read, too, is copied for it."""
+    node = linear.node
+    if linear.weight in node.inputs:
+        node.replace_input_with(1, weight)
+        return
+    reader = _dequantiser(linear)
+    if _is_shared(linear):
+        copy = ir.Node("", reader.op_type, reader.inputs, reader.attributes.values(), name=f"{reader.name}.{node.name}")
+        copy.outputs[0].name = f"{reader.outputs[0].name}.{node.name}"
+        copy.outputs[0].type, copy.outputs[0].shape = reader.outputs[0].type, reader.outputs[0].shape
+        graph.insert_before(node, copy)
+        node.replace_input_with(1, copy.outputs[0])
+        reader = copy
+    reader.replace_input_with(0, weight)
+
+
+def _is_shared(linear: Linear) -> bool:
+    """Return whether others read the numbers that the linear's quantised weight is dequantised to."""
+    value = linear.node.inputs[1]
+    return value is not None and value is not linear.weight and len(value.uses()) > 1
+
+
+def _dequantiser(linear: Linear) -> ir.Node:
+    value = linear.node.inputs[1]
+    node = value.producer() if value is not None else None
+    if node is None:
+        raise ValueError(f"the weight of '{linear.name}' is not dequantised")
+    return node
 
 
 def _free_name(wished: str, graph: ir.Graph) -> str:

@@ -159,12 +159,14 @@ def gather(node: ir.Node) -> str:
 
 
 def quantize(node: ir.Node) -> str:
-    """Float32 to int8 or uint8, one scale a row or one for all."""
+    """Float32 to int8 or uint8, one scale a row or one for all; one zero point."""
     if _dtype(node.inputs[0]) != "FLOAT" or _dtype(node.outputs[0]) not in ("INT8", "UINT8"):
         return f"makes int8 and uint8 of float32, not {_dtype(node.outputs[0])} of {_dtype(node.inputs[0])}"
     zero = node.inputs[2] if len(node.inputs) > 2 else None
-    if zero is not None and (zero.const_value is None or len(set(zero.const_value.numpy().reshape(-1).tolist())) > 1):
-        return "the zero point must be one constant"
+    if zero is None or (zero.shape is not None and zero.shape.numpy() in ((), (1,))):
+        return ""
+    if zero.const_value is None or len(set(zero.const_value.numpy().reshape(-1).tolist())) > 1:
+        return "the zero point must be one number"
     return ""
 
 

@@ -5,10 +5,14 @@ Every node is visited once, after all that feed it, so each step sees final type
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 import numpy as np
 import onnx_ir as ir
 
 from ..isa.errors import FlexcError
+from .canonical import Rule
+from .contrib import CONTRIB, DOMAIN
 from .edit import Editor, constant_array, shape_of, static_shape
 from .fold import RANDOM, fold
 from .infer import Inference, Spec, inner_nodes, record
@@ -40,20 +44,21 @@ class Simplifier:
     def _visit(self, node: ir.Node) -> None:
         self._check_inputs(node)
         self._check_deterministic(node)
-        if self._inline_branch(node):
+        if self._inline_branch(node) or self._replace(node, CONTRIB if node.domain == DOMAIN else {}):
             return
         specs = self._infer(node)
         if self._bypass(node) or self._fold(node, specs):
             return
         for each in (node, *inner_nodes(node)):
             self._check_static(each)
-        self._rewrite(node)
+        self._replace(node, RULES if node.domain == "" else {})
 
-    def _rewrite(self, node: ir.Node) -> None:
-        rules = RULES.get(node.op_type, ()) if node.domain == "" else ()
-        if any(rule(node, self._editor) for rule in rules):
-            for new in self._editor.take_inserted():
-                self._visit(new)
+    def _replace(self, node: ir.Node, rules: Mapping[str, Sequence[Rule]]) -> bool:
+        """Apply the first rule that fits, and visit what it puts in the node's place."""
+        found = any(rule(node, self._editor) for rule in rules.get(node.op_type, ()))
+        for new in self._editor.take_inserted() if found else ():
+            self._visit(new)
+        return found
 
     def _place(self, node: ir.Node) -> str:
         return f"{self._where}: node '{node.name}' ({node.op_type})"

@@ -341,7 +341,7 @@ VECTOR = (
             stream("scale", "one a row, or one"),
             OptionalStream("zero", 7, "zero point, of dst's type", default=-1, count=STREAMS),
         ),
-        "dst = saturate(round half to even(a / scale) + zero), i8 or u8.",
+        "dst = saturate(round half to even(a / scale) + zero), i8 or u8; the least number for NaN.",
         reads=("a", "scale", "zero"),
         writes=("dst",),
         duration=durations.VectorRule(2, 1),

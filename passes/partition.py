@@ -16,6 +16,7 @@ import onnx_ir as ir
 from ..frontend.edit import shape_of
 from ..frontend.infer import reads
 from ..frontend.operators import OPERATORS, Operator, native
+from .emit import LINEAR_KEY
 from .product_cost import WHY_KEY
 from .repeat import Repetition, is_view, repetitions
 from .rows import Form, is_elementwise, operand, output_form, row_length, row_product
@@ -308,16 +309,20 @@ def only_user(value: ir.Value) -> ir.Node | None:
 def linear_chain(product: ir.Node, among: Container[ir.Node]) -> list[ir.Node]:
     """Return the integer product and the nodes after it that dequantise: Cast, Mul, Mul, then Reshape and bias Add.
 
-    Only nodes ``among`` the given ones are taken.
+    Only nodes ``among`` the given ones are taken, and only what quantisation made for this product is sure to
+    dequantise it: of a product that came as it is, nothing else.
     """
     if product.op_type == "MatMulInteger" and operand(product, 1).const_value is None:
         return _product_chain(product, among)
     chain = [product]
+    linear = product.metadata_props.get(LINEAR_KEY)
     for op_type in ("Cast", "Mul", "Mul", "Reshape", "Add"):
         follower = only_user(chain[-1].outputs[0])
         if follower is None or follower.op_type != op_type or follower not in among:
             if op_type == "Reshape":
                 continue
+            break
+        if op_type in ("Cast", "Mul") and follower.metadata_props.get(LINEAR_KEY, "") != linear:
             break
         if op_type == "Add" and not _is_bias(follower, chain[-1].outputs[0]):
             break

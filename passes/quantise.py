@@ -9,7 +9,8 @@ A linear ``y = MatMul(x, W)`` becomes, with x flattened to [rows, K]:
 
 and is reshaped back. A Conv becomes the same around ConvInteger, without flattening: its rows are the samples of the
 batch, as ConvInteger has no finer scale. A following Add of a constant bias stays and is marked ``bias``; the bias
-input of a Conv becomes such an Add. onnxruntime runs ConvInteger with int8 activations exactly in 1-D, 2-D and 3-D,
+input of a Conv becomes such an Add. A weight that comes quantised (``W = DequantizeLinear(Wq)``) keeps its integers
+and scales. onnxruntime runs ConvInteger with int8 activations exactly in 1-D, 2-D and 3-D,
 grouped and depthwise, so that no zero point is needed anywhere and padding is zero.
 """
 
@@ -22,11 +23,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 import onnx_ir as ir
 
-from ..frontend.edit import shape_of
-from ..frontend.linears import Linear, find_linears
+from ..frontend.codes import codes_of
+from ..frontend.edit import constant_array, shape_of
+from ..frontend.linears import INTEGER_PRODUCTS, Linear, find_linears
 from ..isa.errors import FlexcError
 from .emit import LINEAR_KEY, ROLE_KEY, Emitter
 from .prune import NM_KEY
+from .zero_points import make_signed
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -73,7 +76,9 @@ def quantise(model: ir.Model) -> ir.Model:
     taken = Emitter.names_of(quantised.graph)
     shared: _Shared = {}
     for linear in find_linears(quantised):
-        _replace(linear, Emitter(quantised.graph, opset, taken, linear.name), shared)
+        if linear.node.op_type not in INTEGER_PRODUCTS:
+            _replace(linear, Emitter(quantised.graph, opset, taken, linear.name), shared)
+    make_signed(quantised, taken)
     return quantised
 
 
@@ -105,11 +110,15 @@ def _replace(linear: Linear, emitter: Emitter, shared: _Shared) -> None:
     node = linear.node
     old = node.outputs[0]
     source = _quantised_input(linear, emitter, shared)
-    new = _convolve(linear, emitter, source) if node.op_type == "Conv" else _multiply(linear, emitter, source)
+    new = _convolve(linear, emitter, source) if linear.is_conv else _multiply(linear, emitter, source)
     new = emitter.cast("narrow", "dequantise", new, old.dtype or ir.DataType.FLOAT)
     constants = [value for value in node.inputs[1:] if value is not None]
+    makers = {value.producer() for value in constants} - {None}
     _mark_bias(linear)
     ir.convenience.replace_nodes_and_values(emitter.graph, node, [node], emitter.nodes, [old], [new])
+    for maker in makers:
+        if maker is not None and not maker.outputs[0].uses() and not maker.outputs[0].is_graph_output():
+            emitter.graph.remove(maker, safe=True)
     for value in constants:
         if value.is_initializer() and not value.uses() and not value.is_graph_output():
             del emitter.graph.initializers[str(value.name)]
@@ -141,15 +150,34 @@ def _product(
     linear: Linear, emitter: Emitter, op: str, source: _Quantised, shape: tuple[int, ...]
 ) -> tuple[ir.Value, NDArray[np.float32]]:
     """Emit the integer product of `shape` and return it with the scales of the weight's rows."""
-    try:
-        codes, scales = quantise_weight(linear.matrix())
-    except FlexcError as error:
-        raise FlexcError(error.message, where=f"linear '{linear.name}'") from None
-    inputs = [source.codes, emitter.constant("weight", linear.to_weight(codes).astype(np.int8))]
+    inputs, scales = _weight(linear, emitter)
+    inputs = [source.codes, *inputs]
     attributes = linear.node.attributes if op == "ConvInteger" else None
     product = emitter.node(op, "multiply", "multiply", inputs, shape, dtype=ir.DataType.INT32, attributes=attributes)
     emitter.nodes[-1].metadata_props[NM_KEY] = linear.node.metadata_props.get(NM_KEY, "dense")
     return product, scales
+
+
+def _weight(linear: Linear, emitter: Emitter) -> tuple[list[ir.Value], NDArray[np.float32]]:
+    """Return the operands of a product that are its weight, and the scales of its rows [n].
+
+    A weight that comes quantised stays as it is; its zero point, if it has one, becomes the product's.
+    """
+    if linear.quantised:
+        found = codes_of(linear.node.inputs[1])
+        assert found is not None, "a quantised weight is dequantised for its product"
+        scale = constant_array(found.scale)
+        assert scale is not None, "the scale of a quantised weight is a constant"
+        scales = np.broadcast_to(scale.astype(np.float32).reshape(-1), (linear.n,))
+        if found.zero is None:
+            return [found.codes], scales
+        no_zero = emitter.constant("source_zero_point", np.zeros((), np.int8))
+        return [found.codes, no_zero, found.zero], scales
+    try:
+        codes, scales = quantise_weight(linear.matrix())
+    except FlexcError as error:
+        raise FlexcError(error.message, where=f"linear '{linear.name}'") from None
+    return [emitter.constant("weight", linear.to_weight(codes).astype(np.int8))], scales
 
 
 def _dequantise(emitter: Emitter, product: ir.Value, source: _Quantised, scales: NDArray[np.float32]) -> ir.Value:
@@ -165,7 +193,7 @@ def _quantised_input(linear: Linear, emitter: Emitter, shared: _Shared) -> _Quan
     """Return the INT8 form of what the linear reads, made on first need."""
     source = linear.node.inputs[0]
     assert source is not None, "find_linears gives only nodes with an input"
-    is_conv = linear.node.op_type == "Conv"
+    is_conv = linear.is_conv
     key = (str(source.name), is_conv)
     if key not in shared:
         shared[key] = _quantise_input(source, is_conv, emitter)
@@ -204,7 +232,7 @@ def _mark_bias(linear: Linear) -> None:
     """Mark the Add of a constant per output channel that alone reads a MatMul's output, if there is one."""
     output = linear.node.outputs[0]
     users = output.uses()
-    if linear.node.op_type == "Conv" or len(users) != 1 or output.is_graph_output():
+    if linear.is_conv or len(users) != 1 or output.is_graph_output():
         return
     (use,) = users
     other = use.node.inputs[1 - use.idx] if use.node.op_type == "Add" else None

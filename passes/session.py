@@ -32,20 +32,10 @@ class Session:
     """
 
     def __init__(self, model: ir.Model, *, threads: int = 0, optimise: bool = True) -> None:
-        import onnxruntime as ort
-
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.log_severity_level = 3
-        if not optimise:
-            options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
         shell, self._weights = _without_weights(model)  # kept here: onnxruntime only borrows their memory
-        if self._weights:
-            borrowed = [ort.OrtValue.ortvalue_from_numpy(array) for array in self._weights.values()]
-            options.add_external_initializers(list(self._weights), borrowed)
         data = ir.serde.serialize_model(shell).SerializeToString()
         try:
-            self._session = ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+            self._session = _open(data, self._weights, threads, optimise=optimise)
         except Exception as error:
             raise FlexcError(f"onnxruntime cannot open the graph: {_first_line(error)}") from error
         self.inputs = frozenset(item.name for item in self._session.get_inputs())
@@ -58,11 +48,41 @@ class Session:
             FlexcError: an input is missing or does not fit, or an operator fails.
         """
         names = list(self.outputs if outputs is None else outputs)
-        fed = {name: array for name, array in feed.items() if name in self.inputs}
+        fed = {name: np.asarray(array) for name, array in feed.items() if name in self.inputs}
         try:
             return dict(zip(names, self._session.run(names, fed), strict=True))
         except Exception as error:
             raise FlexcError(f"onnxruntime cannot run the graph: {_first_line(error)}") from error
+
+
+def _open(data: bytes, weights: Mapping[str, Array], threads: int, *, optimise: bool) -> Any:
+    """Open a session whose products of u8 and s8 do not saturate at 16 bits on processors without VNNI.
+
+    The setting for that makes onnxruntime 1.32 fail on some graphs whose products share constants ("Attempt to replace
+    the existing tensor"); those are opened without it.
+    """
+    try:
+        return _session(data, weights, threads, optimise=optimise, precise=True)
+    except Exception as error:
+        if "replace the existing tensor" not in str(error):
+            raise
+    return _session(data, weights, threads, optimise=optimise, precise=False)
+
+
+def _session(data: bytes, weights: Mapping[str, Array], threads: int, *, optimise: bool, precise: bool) -> Any:
+    import onnxruntime as ort
+
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 4  # what fails comes as an exception
+    if not optimise:
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    if precise:
+        options.add_session_config_entry("session.x64quantprecision", "1")
+    if weights:
+        borrowed = [ort.OrtValue.ortvalue_from_numpy(array) for array in weights.values()]
+        options.add_external_initializers(list(weights), borrowed)
+    return ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])
 
 
 def _first_line(error: Exception) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 import onnx_ir as ir
 
 from ..frontend.edit import shape_of
-from ..frontend.linears import Linear
+from ..frontend.linears import INTEGER_PRODUCTS, Linear
 from .convolution import ConvShape, conv_shape
 from .emit import Emitter
 
@@ -47,9 +47,10 @@ def tap_linears(model: ir.Model, linears: Sequence[Linear]) -> list[Tap]:
     for linear in linears:
         source = linear.node.inputs[0]
         assert source is not None, "find_linears gives only nodes with an input"
-        conv = conv_shape(linear.node) if linear.node.op_type == "Conv" else None
+        conv = conv_shape(linear.node) if linear.is_conv else None
         key = (str(source.name), conv)
         if key not in made:
+            source = _real(linear, source, emitter)
             model.graph.outputs.append(_conv_sums(source, conv, emitter) if conv else _row_sums(source, emitter))
             made[key] = str(model.graph.outputs[-1].name)
         taps.append(Tap(linear.name, made[key], conv))
@@ -58,10 +59,20 @@ def tap_linears(model: ir.Model, linears: Sequence[Linear]) -> list[Tap]:
     return taps
 
 
+def _real(linear: Linear, source: ir.Value, emitter: Emitter) -> ir.Value:
+    """Return what a linear reads as float32: of integers what they are above their zero point, but for the scale."""
+    real = emitter.cast("float", None, source, ir.DataType.FLOAT)
+    place = 2 if linear.node.op_type in INTEGER_PRODUCTS else len(linear.node.inputs)
+    zero = linear.node.inputs[place] if len(linear.node.inputs) > place else None
+    if zero is None:
+        return real
+    zero = emitter.cast("zero", None, zero, ir.DataType.FLOAT)
+    return emitter.node("Sub", "above_zero", None, [real, zero], shape_of(source))
+
+
 def _row_sums(source: ir.Value, emitter: Emitter) -> ir.Value:
     """Sum the squares of `source` [..., K] over all axes but the last."""
     shape = shape_of(source)
-    source = emitter.cast("float", None, source, ir.DataType.FLOAT)
     if len(shape) == 1:
         return emitter.node("Mul", "square", None, [source, source], shape)
     return emitter.reduce("ReduceSumSquare", "sum", None, source, range(len(shape) - 1))
@@ -74,7 +85,6 @@ def _conv_sums(source: ir.Value, conv: ConvShape, emitter: Emitter) -> ir.Value:
     and strides and dilations exchanged: out[c, kh] = sum over oh of x[c, oh * stride + kh * dilation - pad] ** 2.
     Its result may have further positions beyond the kernel, which the reader crops.
     """
-    source = emitter.cast("float", None, source, ir.DataType.FLOAT)
     square = emitter.node("Mul", "square", None, [source, source], shape_of(source))
     ones = emitter.constant("ones", np.ones((conv.channels, 1, *conv.output), np.float32))
     attributes = {

@@ -11,7 +11,7 @@ from .registry import Call, handler
 
 @handler("quant")
 def quant(call: Call, dst: Array, a: Array, scale: Array, zero: Array | None) -> None:
-    """Dst = saturate(round half to even(a / scale) + zero); NaN becomes 0."""
+    """Dst = saturate(round half to even(a / scale) + zero); NaN becomes the least (as in onnxruntime)."""
     whole = np.divide(a, scale)
     np.rint(whole, out=whole)
     if zero is not None:
@@ -19,7 +19,7 @@ def quant(call: Call, dst: Array, a: Array, scale: Array, zero: Array | None) ->
     limits = np.iinfo(dst.dtype)
     np.clip(whole, limits.min, limits.max, out=whole)
     if np.isnan(whole.min()):
-        np.copyto(whole, 0, where=np.isnan(whole))
+        np.copyto(whole, limits.min, where=np.isnan(whole))
     np.copyto(dst, whole, casting="unsafe")
 
 

@@ -10,7 +10,7 @@ _MODULES = (activations, reductions, movement, indexing, pooling, convolution, r
 
 
 def _all() -> dict[str, tuple[Rule, ...]]:
-    rules: dict[str, list[Rule]] = {name: [rule] for name, rule in canonical.RULES.items()}
+    rules: dict[str, list[Rule]] = {name: list(found) for name, found in canonical.RULES.items()}
     for module in _MODULES:
         for name, rule in module.RULES.items():
             rules.setdefault(name, []).append(at_site(rule))

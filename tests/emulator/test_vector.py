@@ -197,7 +197,7 @@ def test_quantise(out: str) -> None:
     zero = np.array([[[3]]] * 2, np.int8 if out == "i8" else np.uint8)
     limits = np.iinfo(zero.dtype)
     expected = np.clip(np.nan_to_num(np.rint(a / scale) + 3, posinf=1e9, neginf=-1e9), limits.min, limits.max)
-    expected[np.isnan(a)] = 0
+    expected[np.isnan(a)] = limits.min
     same(execute("quant", out, (4, 9), {"a": a, "scale": scale, "zero": zero}), expected.astype(zero.dtype))
 
 

@@ -13,19 +13,30 @@ from flexc.isa.object_file import BY_NUMBER, declared, load, sections
 from flexc.isa.program import Program, Tensor
 from flexc.tables import Facts, Table, count, show, size
 
+#: Files of these names are read as assembly.
+_SOURCES = (".s", ".asm")
+
 
 def verify(arguments: Namespace) -> int:
-    """Prove that a program is safe to run, or name all problems."""
-    problems = verifier.verify(load(arguments.program))
+    """Prove that a program, or one still in assembly, is safe to run, or name all problems."""
+    is_source = Path(arguments.program).suffix in _SOURCES
+    problems = _of_source(arguments.program) if is_source else verifier.verify(load(arguments.program))
     if arguments.json:
         listed = [{"where": problem.where, "message": problem.message} for problem in problems]
         print(json.dumps({"schema_version": 1, "safe": not problems, "problems": listed}, indent=1))
         return 1 if problems else 0
-    for problem in problems:
+    for problem in problems if not is_source else ():
         problem.where = f"{arguments.program}: {problem.where}"
     raise_all(problems)
     print(f"{arguments.program}: safe to run")
     return 0
+
+
+def _of_source(path: str) -> list[FlexcError]:
+    """Return what is wrong with a program in assembly, by its lines."""
+    from flexc.isa.assembly.assembler import assemble_lines
+
+    return verifier.verify(*assemble_lines(path))
 
 
 def inspect(arguments: Namespace) -> int:

@@ -40,13 +40,23 @@ def assemble(text: str, path: str = "<text>", folder: str | Path | None = None) 
 
 def assemble_file(path: str | Path) -> Program:
     """Return the program that an assembly file describes; raises FlexcError as :func:`assemble` does."""
+    return assemble(_read(path), str(path))
+
+
+def assemble_lines(path: str | Path) -> tuple[Program, list[str]]:
+    """Return the program that a file describes and ``path:line:`` of every instruction; raises FlexcError likewise."""
+    assembler = _Assembler(str(path), Path(path).parent)
+    program = assembler.run(_read(path))
+    return program, [f"{path}:{line.number}:" for line, _ in assembler.instructions]
+
+
+def _read(path: str | Path) -> str:
     try:
-        text = Path(path).read_text(encoding="utf-8")
+        return Path(path).read_text(encoding="utf-8")
     except UnicodeDecodeError:
         raise FlexcError("is not a text file (UTF-8)", where=str(path)) from None
     except OSError as error:
         raise FlexcError(f"cannot be read: {error.strerror or error}", where=str(path)) from None
-    return assemble(text, str(path))
 
 
 class _TooMany(Exception):

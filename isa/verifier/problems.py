@@ -7,7 +7,7 @@ grows with the code, not with the iterations of its loops.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from ..errors import FlexcError, raise_all
 from ..instruction import WORD_BYTES
@@ -24,13 +24,14 @@ from .tokens import token_problems
 MOST_PROBLEMS = 100
 
 
-def verify(program: Program) -> list[FlexcError]:
+def verify(program: Program, lines: Sequence[str] = ()) -> list[FlexcError]:
     """Return what is wrong with a program, at most ``MOST_PROBLEMS`` problems; an empty list when it is safe to run.
 
     Each names the instruction (byte offset as a listing shows it, mnemonic) and the node of the graph that it is for.
+    ``lines`` are names of the instructions' places in a source, to be shown instead of the offsets.
     """
     found: dict[str, FlexcError] = {}
-    for error in _problems(program, _Names(program)):
+    for error in _problems(program, _Names(program, lines)):
         found.setdefault(str(error), error)
         if len(found) >= MOST_PROBLEMS:
             break
@@ -70,13 +71,15 @@ def _simple_problems(
 class _Names:
     """Names of places in the code."""
 
-    def __init__(self, program: Program) -> None:
+    def __init__(self, program: Program, lines: Sequence[str]) -> None:
         self.code = program.code
+        self.lines = lines
         self.ops = program.debug.ops
 
     def place(self, pc: int) -> str:
-        """Return the offset and the mnemonic of an instruction and the node it is for."""
+        """Return the offset (or line) and the mnemonic of an instruction and the node it is for."""
         mnemonic = self.code[pc].mnemonic if pc < len(self.code) else "end"
         nodes = [op for op in self.ops if op.first <= pc < op.last]
         node = min(nodes, key=lambda op: op.last - op.first, default=None)
-        return f"{pc * WORD_BYTES:#010x} {mnemonic}" + (f" (node {node.name})" if node else "")
+        place = self.lines[pc] if pc < len(self.lines) else f"{pc * WORD_BYTES:#010x}"
+        return f"{place} {mnemonic}" + (f" (node {node.name})" if node else "")

@@ -73,3 +73,23 @@ def test_problems_of_assembly_are_printed_as_they_are(flexc: Call, tmp_path: Pat
     assert first == f"{tmp_path}/a.s:2:1: error: unknown instruction 'cpoy'"
     assert (source, caret, remedy) == ("    cpoy s0, s0, ch0", "    ^", "help: did you mean 'copy'?")
     assert second.startswith(f"{tmp_path}/a.s:3:")
+
+
+def test_assembly_is_verified_by_its_lines(flexc: Call, tmp_path: Path) -> None:
+    text = """.target edge
+    stream s0, dram, f32 base=0 rows=1 cols=8
+    stream s1, buf, f32 base=0 rows=1 cols=8
+.dram 64
+    vfill s1
+
+    copy s0, s1, ch0
+    halt
+"""
+    path = tmp_path / "a.s"
+    path.write_text(text, encoding="utf-8")
+    done = flexc("verify", path)
+    assert done.code == 1
+    assert done.err.startswith(f"error: {path}:7: copy: src reads bytes 0x0..0x20 of buf on engine dma0, which")
+    assert f"{path}:5: vfill writes as dst" in done.err
+    path.write_text(text.replace("vfill s1", "vfill s1\n    barrier"), encoding="utf-8")
+    assert flexc("verify", path).out == f"{path}: safe to run\n"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -146,3 +147,14 @@ def test_colours_change_nothing_but_colours() -> None:
     colored = list(disassemble(sample(), Options(bytes=True, color=True)))
     assert [re.sub(r"\x1b\[\d+m", "", line) for line in colored] == plain
     assert colored != plain
+
+
+def test_long_texts_are_read_and_written_in_time() -> None:
+    """A fifth of the 100,000 lines that are to take less than 20 s and 3 s."""
+    rows = (f"    vadd s{n % 60}, s{n % 7} b=s{n % 59} imm={n}.5 wait=t{n % 60 + 1}\n" for n in range(20_000))
+    start = time.process_time()
+    program = assemble(".target edge\n" + "".join(rows))
+    read = time.process_time()
+    assert sum(1 for _ in disassemble(program, Options(bytes=True))) > 20_000
+    assert read - start < 4
+    assert time.process_time() - read < 0.6

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from argparse import Namespace
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
@@ -11,13 +12,13 @@ from flexc.emulation import Cost, Sink, run_windows
 from flexc.inputs import Windows, given_windows
 from flexc.isa import verifier
 from flexc.isa.errors import FlexcError
-from flexc.isa.object_file import load
+from flexc.isa.object_file import declared, load
 from flexc.isa.program import Program
 from flexc.outputs import Archive, Summary
 from flexc.run_report import run_parts, run_report
 from flexc.stages import Stages
 from flexc.stepping import step_through, trace, wants_debugger
-from flexc.tables import show
+from flexc.tables import show, size
 
 if TYPE_CHECKING:
     from flexc.verdict import Verdict
@@ -54,12 +55,22 @@ def load_verified(path: str) -> Program:
     Raises:
         FlexcError: the file cannot be read, or the program is not safe to run: all reasons.
     """
+    _refuse_what_cannot_fit(path)
     program = load(path)
     problems = verifier.verify(program)
     if problems:
         more = f" (and {len(problems) - 1} more: flexc verify {path})" if len(problems) > 1 else ""
         raise FlexcError(f"is not safe to run: {problems[0].message}{more}", where=f"{path}: {problems[0].where}")
     return program
+
+
+def _refuse_what_cannot_fit(path: str) -> None:
+    """Refuse a program that declares more memory than this computer has; where that is not known, none."""
+    if "SC_PHYS_PAGES" not in getattr(os, "sysconf_names", ()):
+        return
+    there, needed = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"), declared(path).memory
+    if needed > there:
+        raise FlexcError(f"declares {size(needed)} of memory; this computer has {size(there)}", where=path)
 
 
 def _carry_out(

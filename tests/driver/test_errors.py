@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import struct
 import subprocess
 import sys
+import zlib
 from pathlib import Path
 
 import pytest
@@ -140,3 +142,13 @@ def test_an_interrupted_run_leaves_nothing(
     monkeypatch.setattr("flexc.outputs.Archive.sink", interrupt)
     assert flexc("run", compiled, "--input", data, "--output", data.with_name("y.npz")).code == 130
     assert sorted(data.parent.iterdir()) == before
+
+
+def test_a_program_that_takes_more_memory_than_there_is_is_not_run(flexc: Call, compiled: Path, tmp_path: Path) -> None:
+    greedy, head = tmp_path / "a.fxc", bytearray(compiled.read_bytes())
+    head[96:104] = struct.pack("<Q", 1 << 60)
+    head[124:128] = struct.pack("<I", zlib.crc32(bytes(head[:124])))
+    greedy.write_bytes(head)
+    done = flexc("run", greedy, "--random-inputs", "1")
+    assert done.code == 1
+    assert done.err.startswith(f"error: {greedy}: declares 1152921504.6 GB of memory; this computer has ")

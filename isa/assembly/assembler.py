@@ -10,6 +10,7 @@ from pathlib import Path
 from ..errors import FlexcError, did_you_mean, raise_all
 from ..instruction import Instr
 from ..program import Program
+from ..table import BY_MNEMONIC
 from . import lines
 from .arguments import Arguments
 from .data import Data
@@ -17,7 +18,7 @@ from .directives import BY_NAME, Directive
 from .draft import Draft
 from .lines import Line
 from .shapes import Shape, SyntaxFault, parse_shape
-from .statements import InstructionShape, match
+from .statements import InstructionShape, match, usage
 
 #: Problems reported before giving up.
 _MOST_PROBLEMS = 50
@@ -193,12 +194,14 @@ def _address(draft: Draft, data: Data, offset: int) -> Callable[[], int]:
 
 
 def _read_shape(text: str) -> Shape | InstructionShape | SyntaxFault:
-    """Return a shape parsed and matched, or what is wrong with it."""
+    """Return a shape parsed and matched, or what is wrong with it and, if nothing is nearer, how it is written."""
     try:
         shape = parse_shape(text)
         if not shape.word.startswith("."):
             return match(shape)
     except SyntaxFault as fault:
+        spec = BY_MNEMONIC.get(text.split(maxsplit=1)[0])
+        fault.remedy = fault.remedy or (usage(spec) if spec else "")
         return fault
     if shape.word in BY_NAME:
         return shape

@@ -52,7 +52,7 @@ def match(shape: Shape) -> InstructionShape:
     fields = {field.name: field for field in spec.fields}
     for keyword in shape.keywords:
         if keyword.name not in fields:
-            remedy = did_you_mean(keyword.name, list(fields)) or _takes(spec)
+            remedy = did_you_mean(keyword.name, list(fields)) or usage(spec)
             raise SyntaxFault(f"{spec.mnemonic} has no operand '{keyword.name}'", keyword.place, remedy)
         if keyword.name in given:
             raise SyntaxFault(f"operand '{keyword.name}' is given twice", keyword.place)
@@ -60,7 +60,7 @@ def match(shape: Shape) -> InstructionShape:
     missing = [field for field in spec.fields if field.default is None and field.name not in given]
     if missing:
         what = f"{missing[0].name} ({missing[0].doc}: {missing[0].range_text()})"
-        raise SyntaxFault(f"{spec.mnemonic} needs operand {what}", shape.length, _takes(spec))
+        raise SyntaxFault(f"{spec.mnemonic} needs operand {what}", shape.length, usage(spec))
     # every field stands in its order, so that equal instructions are equal whoever made them
     defaults: dict[str, Value] = {field.name: () if field.default is None else field.default for field in spec.fields}
     return InstructionShape(spec, tuple(given.values()), defaults)
@@ -71,13 +71,14 @@ def _by_place(spec: Instruction, shape: Shape) -> dict[str, Operand]:
     if len(shape.positionals) > len(fields):
         extra = shape.positionals[len(fields)]
         names = ", ".join(field.name for field in fields) or "no operand"
-        raise SyntaxFault(f"{spec.mnemonic} takes {names} by place; more is given", extra.place, _takes(spec))
+        raise SyntaxFault(f"{spec.mnemonic} takes {names} by place; more is given", extra.place, usage(spec))
     return {
         field.name: Operand(field, node, node.place) for field, node in zip(fields, shape.positionals, strict=False)
     }
 
 
-def _takes(spec: Instruction) -> str:
+def usage(spec: Instruction) -> str:
+    """Return how an instruction is written, in a few words."""
     places = ", ".join(field.name for field in spec.fields if field.positional)
     named = " ".join(
         f"{field.name}=" if field.default is None else f"[{field.name}=]"

@@ -83,7 +83,7 @@ def _eval(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--metric", metavar="WHAT", default="auto", help="perplexity, top1 or output (default: by model)"
     )
-    parser.add_argument("--windows", metavar="N", type=int, help="use at most the first N windows")
+    parser.add_argument("--windows", metavar="N", type=int, help="use at most N windows, spread evenly over the data")
     parser.add_argument(
         "--on",
         metavar="FORM,FORM",

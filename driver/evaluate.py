@@ -132,7 +132,7 @@ def evaluate(
         for place, (contender, outputs) in enumerate(zip(contenders, running, strict=True)):
             found = _next(outputs, contender)
             _check_alike(found, task, compared, contender)
-            scores[place].add(feed, found, compared)
+            scores[place].add(feeds.places[index], feed, found, compared)
             if place == 0:
                 compared = {name: array for name, array in found.items() if np.issubdtype(array.dtype, np.floating)}
     progress("windows", len(feeds), len(feeds))

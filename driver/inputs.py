@@ -14,20 +14,24 @@ from flexc.passes.feeds import Feeds, InputSpec, random_feed, windows
 
 
 class Windows(Sequence[Arrays]):
-    """Windows of input data, read when they are asked for; at most `limit` of them."""
+    """Windows of input data, read when they are asked for; at most `limit` of them, the first or evenly `spread` ones.
 
-    def __init__(self, feeds: Feeds | list[Arrays], limit: int | None = None) -> None:
+    `places` says which windows of the data they are.
+    """
+
+    def __init__(self, feeds: Feeds | list[Arrays], limit: int | None = None, *, spread: bool = False) -> None:
         self._feeds = feeds
-        self._count = len(feeds) if limit is None else min(limit, len(feeds))
+        count = len(feeds) if limit is None else min(limit, len(feeds))
+        self.places = tuple(index * len(feeds) // count if spread else index for index in range(count))
 
     def __len__(self) -> int:
-        return self._count
+        return len(self.places)
 
     def __getitem__(self, index: int) -> Arrays:  # type: ignore[override]
-        return self._feeds[index]
+        return self._feeds[self.places[index]]
 
     def __iter__(self) -> Iterator[Arrays]:
-        return (self._feeds[index] for index in range(self._count))
+        return (self._feeds[place] for place in self.places)
 
 
 def input_specs(program: Program) -> list[InputSpec]:
@@ -65,14 +69,14 @@ def given_windows(program: Program, inputs: Sequence[str], seed: int | None, lim
 
 
 def windows_of(specs: list[InputSpec], inputs: Sequence[str], limit: int | None, flag: str) -> Windows:
-    """Return the windows of ``NAME=FILE`` or ``FILE``, as given with `flag`, for a model's inputs.
+    """Return windows of ``NAME=FILE`` or ``FILE``, as given with `flag`, for a model's inputs, evenly from all of them.
 
     Raises:
         UsageError: a name that is no input; a limit below 1.
         FlexcError: data that cannot be read or do not fit.
     """
     _check_limit(limit)
-    return Windows(_from_files(specs, inputs, flag), limit)
+    return Windows(_from_files(specs, inputs, flag), limit, spread=True)
 
 
 def _check_limit(limit: int | None) -> None:

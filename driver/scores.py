@@ -95,8 +95,8 @@ class Score:
     _agreeing: int = 0
     _rows: int = 0
 
-    def add(self, feed: Arrays, outputs: Arrays, reference: Arrays | None) -> None:
-        """Take one window: its inputs, the model's outputs, and those it is to be close to.
+    def add(self, place: int, feed: Arrays, outputs: Arrays, reference: Arrays | None) -> None:
+        """Take one window: which it is of the data, its inputs, the outputs, and those they are to be close to.
 
         Raises:
             FlexcError: labels end before the windows do.
@@ -105,7 +105,7 @@ class Score:
         if self.task.kind == "perplexity":
             self._tokens(np.asarray(feed[self.task.tokens]), result)
         elif self.task.kind == "top1":
-            self._labels(result.reshape(-1, result.shape[-1]))
+            self._labels(place, result.reshape(-1, result.shape[-1]))
         if reference is not None:
             self._close(outputs, reference)
         self.windows += 1
@@ -121,13 +121,13 @@ class Score:
         self._counted += len(losses)
         self._right += int((rows.argmax(axis=-1) == following).sum())
 
-    def _labels(self, rows: Floats) -> None:
+    def _labels(self, place: int, rows: Floats) -> None:
         assert self.task.labels is not None
-        wanted = self.task.labels[self._counted : self._counted + len(rows)]
+        wanted = self.task.labels[place * len(rows) : (place + 1) * len(rows)]
         if len(wanted) < len(rows):
             raise FlexcError(
-                f"{len(self.task.labels)} labels, window {self.windows} needs {self._counted + len(rows)}",
-                remedy="give a label for every row of the output, or fewer --windows",
+                f"{len(self.task.labels)} labels, window {place} needs {(place + 1) * len(rows)}",
+                remedy="give a label for every row of the output in every window",
             )
         self._right += int((rows.argmax(axis=-1) == wanted).sum())
         self._counted += len(rows)

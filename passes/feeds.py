@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -80,6 +80,15 @@ class Feeds:
     def first(self, samples: int) -> Feeds:
         """Return at most the first `samples` windows."""
         return Feeds(self.sources, min(self.count, samples))
+
+    def between(self, start: int, stop: int) -> Feeds:
+        """Return the windows from `start` to before `stop`, as many as there are; none is left where none is there."""
+        cut = slice(start, min(stop, self.count))
+        sources = (
+            replace(source, windows=source.windows[cut]) if len(source.windows) > 1 else source
+            for source in self.sources
+        )
+        return Feeds(tuple(sources), max(0, cut.stop - start))
 
 
 def windows(inputs: Sequence[InputSpec], files: Path | str | Mapping[str, Path | str]) -> Feeds:

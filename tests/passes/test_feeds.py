@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from flexc.isa.errors import FlexcError, UsageError
-from flexc.passes.feeds import InputSpec, random_feed, windows
+from flexc.passes.feeds import InputSpec, random_feed, random_feeds, windows
 
 TOKENS = InputSpec("tokens", np.dtype(np.int64), (1, 8), vocabulary=100)
 IMAGE = InputSpec("image", np.dtype(np.float32), (2, 3))
@@ -139,3 +139,22 @@ def test_random_feeds_are_repeatable_and_fit() -> None:
     assert feed["tokens"].shape == (1, 8)
     assert feed["tokens"].max() < 100
     assert feed["mask"].dtype == np.bool_
+
+
+def test_a_part_of_the_windows_is_taken_from_every_input(tmp_path: Path) -> None:
+    tokens = save(tmp_path / "t.npy", np.arange(40))
+    mask = save(tmp_path / "m.npy", np.ones((1, 8), np.bool_))  # one for all
+    part = windows([TOKENS, MASK], {"tokens": tokens, "mask": mask}).between(2, 4)
+    assert [feed["tokens"].ravel()[0] for feed in part] == [16, 24]
+    assert all(feed["mask"].all() for feed in part)
+    assert len(windows([TOKENS], tokens).between(4, 9)) == 1
+    assert len(windows([TOKENS], tokens).between(7, 9)) == 0
+
+
+def test_many_random_windows_differ_and_are_repeatable() -> None:
+    feeds = random_feeds([TOKENS, IMAGE], 5, seed=3)
+    assert len(feeds) == 5
+    assert len({feed["tokens"].tobytes() for feed in feeds}) == 5
+    again = random_feeds([TOKENS, IMAGE], 5, seed=3)
+    assert all(np.array_equal(ours["image"], theirs["image"]) for ours, theirs in zip(feeds, again, strict=True))
+    assert all(feed["tokens"].max() < 100 for feed in feeds)

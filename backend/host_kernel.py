@@ -54,7 +54,8 @@ def extract(
         if value is None:
             return None
         if value not in copies:
-            copies[value] = ir.Value(name=value.name, shape=value.shape, type=value.type, const_value=value.const_value)
+            held = _inside(value.const_value)
+            copies[value] = ir.Value(name=value.name, shape=value.shape, type=value.type, const_value=held)
         return copies[value]
 
     new_inputs = [each for each in map(copy, inputs) if each is not None]
@@ -81,3 +82,10 @@ def extract(
         new_inputs, new_outputs, nodes=new_nodes, initializers=constants, opset_imports=model.opset_imports, name=name
     )
     return ir.Model(graph, ir_version=model.ir_version)
+
+
+def _inside(tensor: ir.TensorProtocol | None) -> ir.TensorProtocol | None:
+    """Return a constant that does not depend on the model's data file: a program must stand on its own."""
+    if not isinstance(tensor, ir.ExternalTensor):
+        return tensor
+    return ir.Tensor(tensor.numpy(), dtype=tensor.dtype, shape=ir.Shape(tensor.shape.numpy()), name=tensor.name)

@@ -41,6 +41,17 @@ class Planned:
     lowering: Lowering
 
 
+@dataclass
+class Code:
+    """The kernels of a graph that have code, in order, the code, and the bytes of memory that it needs."""
+
+    kernels: list[Kernel]
+    builder: Builder
+    weight_bytes: int
+    const_bytes: int
+    dram_bytes: int
+
+
 class _Refused(Exception):
     """Nodes whose code turned out to need more than the machine has, with the reasons: the host must run them."""
 
@@ -63,11 +74,11 @@ class Compiler:
         self.cells = CellAllocator(machine)
         self.hosts: list[HostKernel] = []
         self.written: list[Tensor] = []
+        self.coded: list[Kernel] = []
 
-    def run(self) -> Program:
-        """Return the program."""
-        graph = self.model.graph
-        for value in graph.inputs:
+    def write(self) -> Code:
+        """Return the code; constants are placed but not gathered."""
+        for value in self.model.graph.inputs:
             self.context.output(value)
         kernels = partition(self.model, self.machine.buffer.bytes // 3, self.pinned, self.unrolled)
         planned = [self._plan(place, kernel) for place, kernel in enumerate(kernels)]
@@ -77,14 +88,19 @@ class Compiler:
         self._check_capacity(const_bytes + dram_bytes)
         builder = Builder(self.machine)
         self._emit(builder, planned)
-        image = np.zeros(const_bytes, np.uint8)
+        return Code(self.coded, builder, weight_bytes, const_bytes, dram_bytes)
+
+    def finish(self, code: Code) -> Program:
+        """Gather the constants and return the program."""
+        graph, builder = self.model.graph, code.builder
+        image = np.zeros(code.const_bytes, np.uint8)
         self.context.const.write(image)
         return Program(
             code=tuple(builder.code),
             machine=self.machine,
             const=image,
-            weight_bytes=weight_bytes,
-            dram_bytes=dram_bytes,
+            weight_bytes=code.weight_bytes,
+            dram_bytes=code.dram_bytes,
             inputs=tuple(tensor_of(str(value.name), self.context.views[value]) for value in graph.inputs),
             outputs=tuple(tensor_of(str(value.name), self.context.views[value]) for value in graph.outputs),
             segments=self._segments(),
@@ -176,6 +192,7 @@ class Compiler:
                 refused.update(dict.fromkeys(item.kernel.nodes, f"{item.kernel.nodes[-1].op_type}: {reason}"))
                 continue
             if len(builder.code) > first:
+                self.coded.append(item.kernel)
                 builder.ops.append(self._op(item.kernel, first, len(builder.code)))
                 self.written += self._stored(item.kernel)
         if refused:
@@ -211,11 +228,27 @@ def _kinds(kernel: Kernel) -> list[str]:
 def lower(model: ir.Model, machine: Machine, pinned: Callable[[ir.Node], str] = lambda _node: "") -> Program:
     """Return the program of a quantised graph for a machine.
 
-    What turns out not to fit while its code is written goes to the host, and loops whose turns turn out not to lie
-    evenly in memory are unrolled again; then everything is planned anew.
-
     Raises:
         FlexcError: a linear does not fit the machine, or an output is constant.
+    """
+    compiler, code = _write(model, machine, pinned)
+    return compiler.finish(code)
+
+
+def plan(model: ir.Model, machine: Machine) -> list[Kernel]:
+    """Return the kernels that a quantised graph becomes, without packing its weights; what needs no code is none.
+
+    Raises:
+        FlexcError: as for :func:`lower`.
+    """
+    return _write(model, machine, lambda _node: "")[1].kernels
+
+
+def _write(model: ir.Model, machine: Machine, pinned: Callable[[ir.Node], str]) -> tuple[Compiler, Code]:
+    """Write the code.
+
+    What turns out not to fit while its code is written goes to the host, and loops whose turns turn out not to lie
+    evenly in memory are unrolled again; then everything is planned anew.
     """
     for value in model.graph.inputs:
         shape_of(value)
@@ -226,8 +259,9 @@ def lower(model: ir.Model, machine: Machine, pinned: Callable[[ir.Node], str] = 
         return pinned(node) or refused.get(node, "")
 
     while True:
+        compiler = Compiler(model, machine, for_host, unrolled)
         try:
-            return Compiler(model, machine, for_host, unrolled).run()
+            return compiler, compiler.write()
         except _Refused as found:
             refused.update(found.reasons)
         except Irregular as loop:

@@ -19,6 +19,7 @@ from flexc.isa.errors import FlexcError
 from flexc.isa.machine import Machine
 from flexc.isa.program import Program as Image
 from flexc.passes.pattern import NM
+from flexc.passes.pins import Pin
 from flexc.prune_options import Calibration
 
 if TYPE_CHECKING:
@@ -115,6 +116,7 @@ def compile_model(
     keep_reference: bool = True,
     dump_dir: str | Path | None = None,
     attention: str = "auto",
+    pins: Sequence[str] = (),
     **pruning: Any,
 ) -> Program:
     """Compile a model to a program: ``flexc.compile``.
@@ -131,6 +133,7 @@ def compile_model(
         keep_reference: put the fp32 graph into the program, for checks.
         dump_dir: folder for what each stage hands on.
         attention: where products of two activations run: ``array``, ``vector``, or ``auto`` for the faster one.
+        pins: ``"PATTERN=array"``, ``"PATTERN=vector"`` or ``"PATTERN=host"``: where nodes of such a name are to run.
         pruning: further fields of :class:`flexc.prune_options.PruneOptions`, such as ``sparsity=0.6``.
 
     Raises:
@@ -149,6 +152,7 @@ def compile_model(
         keep_reference=keep_reference,
         dump_dir=dump_dir,
         attention=attention,
+        pins=[Pin.parse(text) for text in pins],
         **pruning,
     )
     return Program(compile_graph(path_or_model, options).program)

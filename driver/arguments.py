@@ -40,19 +40,20 @@ def parser() -> argparse.ArgumentParser:
 def _compile(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", metavar="MODEL.onnx")
     parser.add_argument("-o", "--output", metavar="OUT.fxc", required=True, help="the program file to write")
-    _target_and_shapes(parser)
-    parser.add_argument(
-        "--attention",
-        metavar="ENGINE",
-        default="auto",
-        help="products of activations: array (INT8), vector (fp32), or auto, the faster (default)",
-    )
+    _placement(parser)
     parser.add_argument("--no-reference", action="store_true", help="leave the fp32 graph that --check uses out")
     parser.add_argument("--dump-dir", metavar="DIR", help="write what each stage hands on")
     parser.add_argument("--per-layer", action="store_true", help="list every linear and how it is mapped")
     parser.add_argument("--per-node", action="store_true", help="list every node, where it runs and why")
     parser.add_argument("--json", action="store_true", help="print all numbers as JSON")
     add_prune_arguments(parser, "--prune", None)
+
+
+def _check(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", metavar="MODEL.onnx")
+    _placement(parser)
+    parser.add_argument("--per-node", action="store_true", help="list every node, where it runs and why")
+    parser.add_argument("--json", action="store_true", help="print it as JSON")
 
 
 def _prune(parser: argparse.ArgumentParser) -> None:
@@ -97,6 +98,24 @@ def _target_and_shapes(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--target", metavar="NAME|FILE.toml", default="edge", help="machine (default: edge)")
     parser.add_argument("--shape", metavar="NAME=1x256", action="append", default=[], help="dims of a dynamic input")
     parser.add_argument("--dim", metavar="SYMBOL=N", action="append", default=[], help="size of a dynamic dim by name")
+
+
+def _placement(parser: argparse.ArgumentParser) -> None:
+    """What decides where nodes run, for all commands that say or do so."""
+    _target_and_shapes(parser)
+    parser.add_argument(
+        "--attention",
+        metavar="ENGINE",
+        default="auto",
+        help="products of activations: array (INT8), vector (fp32), or auto, the faster (default)",
+    )
+    parser.add_argument(
+        "--pin",
+        metavar="PATTERN=ENGINE",
+        action="append",
+        default=[],
+        help="where nodes of such a name are to run: array, vector or host (* stands for any text; the last pin holds)",
+    )
 
 
 def _run(parser: argparse.ArgumentParser) -> None:
@@ -173,6 +192,7 @@ _Fill = Callable[[argparse.ArgumentParser], None]
 
 _COMMANDS: dict[str, tuple[str, _Fill]] = {
     "compile": ("Compile an ONNX model to a program", _compile),
+    "check": ("Say where each node of a model would run and why, without compiling it", _check),
     "prune": ("Prune an ONNX model to N:M sparsity and write it as ONNX", _prune),
     "eval": ("Measure perplexity, top-1 or output error of models side by side", _eval),
     "run": ("Run a program on the emulator: values, cycles, energy", _run),

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 from argparse import Namespace
 from pathlib import Path
+from typing import Any
 
 from flexc.compiler import Options, compile_graph
 from flexc.isa.errors import UsageError
 from flexc.isa.object_file import save
+from flexc.passes.pins import Pin
 from flexc.prune_options import prune_words
 from flexc.report import compile_report, node_rows, report_parts
 from flexc.selection_file import save_selection
@@ -43,13 +45,25 @@ def options_of(arguments: Namespace) -> Options:
     """
     return Options(
         **prune_words(arguments),
-        target=arguments.target,
-        shapes=dict(shape_of(text) for text in arguments.shape),
-        dims=dims_of(arguments.dim),
-        attention=arguments.attention,
+        **placement_of(arguments),
         keep_reference=not arguments.no_reference,
         dump_dir=arguments.dump_dir,
     )
+
+
+def placement_of(arguments: Namespace) -> dict[str, Any]:
+    """Return the options that decide where nodes run.
+
+    Raises:
+        UsageError: a shape, a dim or a pin that is not one.
+    """
+    return {
+        "target": arguments.target,
+        "shapes": dict(shape_of(text) for text in arguments.shape),
+        "dims": dims_of(arguments.dim),
+        "attention": arguments.attention,
+        "pins": [Pin.parse(text) for text in arguments.pin],
+    }
 
 
 def dims_of(texts: list[str]) -> dict[str, int]:

@@ -19,6 +19,7 @@ from flexc.isa.machine import Machine, load_machine
 from flexc.isa.program import Program
 from flexc.isa.verifier import verify
 from flexc.passes.calibrate import input_specs
+from flexc.passes.pins import Pin, apply_pins
 from flexc.passes.product_cost import ENGINES
 from flexc.passes.prune import PruneReport
 from flexc.prune_options import PruneOptions, check_prune_usage
@@ -46,6 +47,7 @@ class Options(PruneOptions):
         keep_reference: put the fp32 graph into the program, for checks.
         dump_dir: folder for what each stage hands on.
         attention: where products of two activations run: ``array``, ``vector``, or ``auto`` for the faster one.
+        pins: nodes that are to run on a certain engine, by name.
     """
 
     target: str | Path | Machine = "edge"
@@ -54,6 +56,7 @@ class Options(PruneOptions):
     keep_reference: bool = True
     dump_dir: str | Path | None = None
     attention: str = "auto"
+    pins: Sequence[Pin] = ()
 
 
 @dataclass(frozen=True)
@@ -89,6 +92,7 @@ def compile_graph(source: Model, options: Options, stages: Stages | None = None)
 
     with stages.stage("load"):
         model = load(source, options.shapes, options.dims)
+        apply_pins(model, options.pins)
         dump.graph("00-loaded.onnx", model)
 
     pruned = prune_model(model, options, machine, stages, options.attention)

@@ -18,6 +18,7 @@ from flexc.frontend.edit import shape_of
 from flexc.frontend.linears import Linear, find_linears, replace_weight
 from flexc.isa.errors import FlexcError
 from flexc.layers import product_of, products
+from flexc.passes.emit import pin_of
 from flexc.passes.pattern import NM
 from flexc.passes.product_cost import place_products
 from flexc.passes.prune import NM_KEY
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 def quantise_for(model: ir.Model, machine: Machine, attention: str = "auto") -> ir.Model:
     """Return the graph that is lowered: quantised, products of two activations placed on their engine."""
     quantised = quantise(model)
-    place_products(quantised, machine, lambda _node: attention)
+    place_products(quantised, machine, lambda node: pin_of(node) or attention)
     return quantised
 
 

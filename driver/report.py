@@ -7,14 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from flexc.compiler import Compilation
+from flexc.coverage import NO_CODE, engine_words
 from flexc.layers import TileUse, activation_products, dims_of, mappings, product_of, products
 from flexc.passes.pattern import NM
 from flexc.passes.prune import NM_KEY
 from flexc.tables import Facts, Part, Table, count, duration, energy, percent, plain, size
 
 SCHEMA_VERSION = 1
-NO_CODE = "none"
-"""The engine of nodes that need no code: their result lies where their operand does."""
 
 
 def compile_report(compilation: Compilation, file: Path | None = None) -> dict[str, Any]:
@@ -149,7 +148,7 @@ def plain_report(report: dict[str, Any]) -> str:
 
 def _facts(report: dict[str, Any]) -> list[tuple[str, str]]:
     sizes, segments = report["bytes"], report["host_segments"]
-    engines = ", ".join(f"{count(number)} {_engine(name)}" for name, number in report["nodes_by_engine"].items())
+    engines = ", ".join(f"{count(number)} {engine_words(name)}" for name, number in report["nodes_by_engine"].items())
     reference = f" + {size(sizes['reference_bytes'])} reference graphs for --check" if sizes["reference_bytes"] else ""
     rows = [
         ("model", report["model"]),
@@ -193,10 +192,6 @@ def _share_text(sizes: dict[str, Any]) -> str:
 def _cost_text(report: dict[str, Any]) -> str:
     cost = f"{count(report['cycles'])} cycles, {duration(report['time_s'])}, {energy(report['energy_pj'])}"
     return f"{cost}, array {percent(report['utilisation'])} used"
-
-
-def _engine(name: str) -> str:
-    return {NO_CODE: "need no code", "host": "on the host", "dma": "moving data"}.get(name, f"on the {name}")
 
 
 def _pruning_text(pruning: dict[str, Any]) -> str:

@@ -10,12 +10,12 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import onnx_ir as ir
 
-from ..isa.errors import FlexcError
+from ..isa.errors import FlexcError, raise_all
 from .canonical import Rule
 from .contrib import CONTRIB, DOMAIN
 from .edit import Editor, constant_array, shape_of, static_shape
 from .fold import RANDOM, fold
-from .infer import Inference, Spec, inner_nodes, record
+from .infer import Inference, Spec, inner_nodes, reads, record
 from .rewrite.table import RULES
 
 _SAME_SHAPE_MEANS_SAME = {"Reshape", "Squeeze", "Unsqueeze", "Flatten", "Expand", "Cast", "Tile"}
@@ -37,9 +37,22 @@ class Simplifier:
         self._inference = Inference(model.opset_imports, model.ir_version)
 
     def run(self) -> None:
-        """Visit every node; FlexcError names the first that is invalid or has no static shape."""
+        """Visit every node; FlexcError names all that are invalid or have no static shape.
+
+        What reads the result of such a node is passed over: it has nothing more to tell.
+        """
+        problems: list[FlexcError] = []
+        spoilt: set[ir.Value] = set()
         for node in tuple(self._graph):
-            self._visit(node)
+            if not spoilt.isdisjoint(reads(node)):
+                spoilt.update(node.outputs)
+                continue
+            try:
+                self._visit(node)
+            except FlexcError as problem:
+                problems.append(problem)
+                spoilt.update(node.outputs)
+        raise_all(problems)
 
     def _visit(self, node: ir.Node) -> None:
         self._check_inputs(node)

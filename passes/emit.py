@@ -17,10 +17,18 @@ LINEAR_KEY = "flexc.linear"
 ROLE_KEY = "flexc.role"
 """Metadata key that says what such a node is for, see :data:`Role`."""
 
+PIN_KEY = "flexc.pin"
+"""Metadata key of a node that the user wants on a certain engine: ``array``, ``vector`` or ``host``."""
+
 Role = Literal["quantise", "multiply", "dequantise", "reshape", "bias"]
 
 _AXES_INPUT_SINCE = {"ReduceSum": 13, "ReduceMax": 18, "ReduceSumSquare": 18}
 """The opset from which a reduction takes its axes as an input; as an attribute before."""
+
+
+def pin_of(node: ir.Node) -> str:
+    """Return the engine that the user wants a node on, or an empty string."""
+    return node.metadata_props.get(PIN_KEY, "")
 
 
 @dataclass

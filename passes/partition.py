@@ -16,7 +16,7 @@ import onnx_ir as ir
 from ..frontend.edit import shape_of
 from ..frontend.infer import reads
 from ..frontend.operators import OPERATORS, Operator, native
-from .emit import LINEAR_KEY
+from .emit import LINEAR_KEY, pin_of
 from .product_cost import WHY_KEY
 from .repeat import Repetition, is_view, repetitions
 from .rows import Form, is_elementwise, operand, output_form, row_length, row_product
@@ -147,7 +147,7 @@ class _Partition:
         if node in self.loops:
             self._add(self.loops[node])
             return
-        wish = self.pinned(node)
+        wish = self.pinned(node) or ("pinned to the host" if pin_of(node) == "host" else "")
         operator, reason = (None, wish) if wish else native(node)
         if operator is None:
             self._host(node, reason)
@@ -162,7 +162,8 @@ class _Partition:
         elif operator.kind in ROW_KINDS or (self.in_loop and row_product(node)):
             self._row(node, operator)
         else:
-            reason = node.metadata_props.get(WHY_KEY, operator.kind)
+            default = "pinned to the vector unit" if pin_of(node) == "vector" else operator.kind
+            reason = node.metadata_props.get(WHY_KEY, default)
             self._new(operator.kind, "dma" if operator.kind in ("gather", "pad") else "vector", reason, [node])
 
     def _product(self, node: ir.Node) -> None:

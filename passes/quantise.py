@@ -27,7 +27,7 @@ from ..frontend.codes import codes_of
 from ..frontend.edit import constant_array, shape_of
 from ..frontend.linears import INTEGER_PRODUCTS, Linear, find_linears
 from ..isa.errors import FlexcError
-from .emit import LINEAR_KEY, ROLE_KEY, Emitter
+from .emit import LINEAR_KEY, ROLE_KEY, Emitter, pin_of
 from .prune import NM_KEY
 from .zero_points import make_signed
 
@@ -63,6 +63,7 @@ _Shared = dict[tuple[str, bool], _Quantised]
 def quantise(model: ir.Model) -> ir.Model:
     """Return a copy of `model` whose linears compute in INT8; `model` keeps its float weights, which are shared.
 
+    Linears that are pinned to another engine than the array stay in float.
     Every node that a linear became carries ``flexc.linear`` and ``flexc.role`` in its metadata, the integer product
     also ``flexc.nm``.
 
@@ -76,7 +77,7 @@ def quantise(model: ir.Model) -> ir.Model:
     taken = Emitter.names_of(quantised.graph)
     shared: _Shared = {}
     for linear in find_linears(quantised):
-        if linear.node.op_type not in INTEGER_PRODUCTS:
+        if linear.node.op_type not in INTEGER_PRODUCTS and pin_of(linear.node) not in ("vector", "host"):
             _replace(linear, Emitter(quantised.graph, opset, taken, linear.name), shared)
     make_signed(quantised, taken)
     return quantised

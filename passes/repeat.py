@@ -16,6 +16,7 @@ import onnx_ir as ir
 
 from ..frontend.edit import shape_of
 from ..frontend.operators import OPERATORS
+from .emit import pin_of
 from .periods import MIN_TURNS, Stretch, stretches
 from .prune import NM_KEY
 
@@ -120,7 +121,7 @@ class _Signs:
         attributes = tuple(sorted((name, str(attribute.value)) for name, attribute in node.attributes.items()))
         inputs = tuple(self._kind(value) for value in node.inputs)
         outputs = tuple(_type(value) for value in node.outputs)
-        sign = (node.domain, node.op_type, attributes, inputs, outputs, node.metadata_props.get(NM_KEY))
+        sign = (node.domain, node.op_type, attributes, inputs, outputs, node.metadata_props.get(NM_KEY), pin_of(node))
         return self._numbers.setdefault(sign, len(self._numbers))
 
     def constant(self, value: ir.Value) -> Hashable:

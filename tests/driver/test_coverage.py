@@ -1,0 +1,72 @@
+"""``flexc check`` says before a compilation what the compilation then does."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import onnx
+import pytest
+
+import flexc as api
+from flexc.compiler import Options
+from flexc.coverage import coverage
+
+from ..end_to_end.models import MODELS
+from .conftest import Call, mlp_proto
+
+HEAD = '<ir_version: 8, opset_import: ["": 18]>'
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    path = tmp_path / "mlp.onnx"
+    onnx.save(mlp_proto(), path)
+    return path
+
+
+def test_it_agrees_with_the_compilation(model: Path) -> None:
+    found = {row.node: row.engine for row in coverage(model, Options()).nodes}
+    assert found == {"first": "array", "bias": "array", "relu": "vector", "second": "array", "softmax": "vector"}
+    compiled = {node: op.engine for op in api.compile(model).image.debug.ops for node in op.nodes}
+    assert compiled["first/multiply"] == "array"
+    assert all(compiled.get(node, engine) == engine for node, engine in found.items())
+
+
+@pytest.mark.parametrize("name", sorted(MODELS))
+def test_it_agrees_on_whole_models(name: str) -> None:
+    proto = MODELS[name]()
+    compiled = {node: op.engine for op in api.compile(proto).image.debug.ops for node in op.nodes}
+    for row in coverage(proto, Options()).nodes:
+        if row.node in compiled:
+            assert compiled[row.node] == row.engine
+        elif row.engine == "none":
+            assert not any(node.startswith(f"{row.node}/multiply") for node in compiled)
+
+
+def test_the_command_writes_nothing(flexc: Call, model: Path) -> None:
+    done = flexc("check", model)
+    assert (done.code, done.err) == (0, "")
+    assert "the machine runs all of it" in done.out
+    assert [path.name for path in model.parent.iterdir()] == ["mlp.onnx"]
+
+
+def test_json_holds_every_node(flexc: Call, model: Path) -> None:
+    found = json.loads(flexc("check", model, "--json", "--pin", "relu=host").out)
+    assert found["schema_version"] == 1
+    assert found["nodes_by_engine"] == {"array": 3, "host": 1, "vector": 1}
+    relu = next(row for row in found["nodes"] if row["node"] == "relu")
+    assert (relu["engine"], relu["reason"]) == ("host", "pinned to the host")
+    assert relu["remedy"].startswith("the machine runs Relu like this: ")
+
+
+def test_all_that_cannot_be_compiled_is_named_at_once(flexc: Call, tmp_path: Path) -> None:
+    path = tmp_path / "m.onnx"
+    text = "a = NonZero(x) b = Unique(x) c = Relu(b) y = Relu(x)"
+    interface = "(float[4,6] x) => (float[4,6] y, int64[2,N] a, float[M] c)"
+    onnx.save(onnx.parser.parse_model(f"{HEAD} g {interface} {{ {text} }}"), path)
+    done = flexc("check", path)
+    assert done.code == 1
+    assert done.err.count("error: ") == 2
+    assert "(NonZero)" in done.err
+    assert "(Unique)" in done.err

@@ -11,8 +11,8 @@ import pytest
 import flexc as api
 from flexc.compiler import Options
 from flexc.coverage import coverage
+from tests.end_to_end.models import MODELS
 
-from ..end_to_end.models import MODELS
 from .conftest import Call, mlp_proto
 
 HEAD = '<ir_version: 8, opset_import: ["": 18]>'

@@ -9,6 +9,7 @@ from typing import Any
 from flexc.compiler import Compilation
 from flexc.coverage import NO_CODE, engine_words
 from flexc.layers import TileUse, activation_products, dims_of, mappings, product_of, products
+from flexc.number_report import number_facts, numbers_report
 from flexc.passes.pattern import NM
 from flexc.passes.prune import NM_KEY
 from flexc.tables import Facts, Part, Table, count, duration, energy, percent, plain, size
@@ -30,6 +31,7 @@ def compile_report(compilation: Compilation, file: Path | None = None) -> dict[s
         "nodes_by_engine": dict(sorted(Counter(row["engine"] for row in nodes).items())),
         "host_segments": segments,
         "layers": layer_rows(compilation),
+        "numbers": numbers_report(compilation.quantised),
         "activation_products": activation_products(compilation.quantised),
         "bytes": _bytes(compilation, file),
         "cycles": cost.cycles,
@@ -156,6 +158,7 @@ def _facts(report: dict[str, Any]) -> list[tuple[str, str]]:
         ("pruning", _pruning_text(report["prune"])),
         ("nodes", engines),
         ("host segments", f"{len(segments)} ({sum(each['nodes'] for each in segments)} nodes)" if segments else "none"),
+        *number_facts(report["numbers"]),
         *_activation_products(report["activation_products"]),
         ("padding", _padding_text(report["layers"])),
         (

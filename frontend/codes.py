@@ -14,6 +14,9 @@ import onnx_ir as ir
 
 from .edit import Editor, constant_array, int_attribute, is_constant, shape_of
 
+CODES_KEY = "flexc.codes"
+"""Metadata key of a product: the integers of its weight are ``kept`` as they came, ``requantised``, or ``made``."""
+
 #: Element types of weights that fit a cell, and of the sums that a bias is added to.
 CODE_TYPES = {ir.DataType.INT8, ir.DataType.UINT8, ir.DataType.INT4, ir.DataType.UINT4}
 BIAS_TYPE = ir.DataType.INT32
@@ -116,7 +119,19 @@ def _leads_to_product(reader: ir.Node, place: int, *, bias: bool) -> bool:
 def folded(node: ir.Node) -> list[np.ndarray] | None:
     """Return the numbers of a DequantizeLinear of constants, unless a product needs its codes."""
     found = codes_of(node.outputs[0])
-    return None if found is None or not found.is_constant or kept(node) else [found.numbers()]
+    if found is None or not found.is_constant or kept(node):
+        return None
+    mark_requantised(node.outputs[0])
+    return [found.numbers()]
+
+
+def mark_requantised(value: ir.Value) -> None:
+    """Note on the products that read a dequantised constant, or a view of it, that its integers are not theirs."""
+    for use in value.uses():
+        if use.node.op_type in VIEWS:
+            mark_requantised(use.node.outputs[0])
+        elif use.idx in _WEIGHTS.get(use.node.op_type, ()):
+            use.node.metadata_props[CODES_KEY] = "requantised"
 
 
 def dequantise(node: ir.Node, editor: Editor) -> bool:

@@ -18,7 +18,7 @@ from typing import TypeAlias
 import numpy as np
 import onnx_ir as ir
 
-from .codes import Codes, codes_of
+from .codes import CODES_KEY, Codes, codes_of
 from .edit import Editor, constant_array, is_constant, shape_of
 
 Array: TypeAlias = np.ndarray
@@ -63,7 +63,7 @@ class Product:
         while inputs[-1] is None:
             inputs.pop()
         attributes = node.attributes.values() if self.op == "ConvInteger" else ()
-        sums = self.editor.insert(node, self.op, inputs, suffix=".sums", attributes=attributes)
+        sums = self.editor.insert(node, self.op, inputs, attributes=attributes)
         if bias is None:
             return sums
         addend = self.editor.constant(f"{node.name}.addend", self._column(bias.astype(np.int32)))
@@ -154,6 +154,7 @@ def numbers_instead(node: ir.Node, editor: Editor) -> bool:
         if place != 1 or not (columns and flat):
             numbers = editor.constant(f"{found.codes.name}.numbers", found.numbers(), value.dtype)
             node.replace_input_with(place, numbers)
+            node.metadata_props[CODES_KEY] = "requantised"
     return False
 
 

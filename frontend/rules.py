@@ -59,8 +59,8 @@ def truth(node: ir.Node) -> str:
 
 
 def cast(node: ir.Node) -> str:
-    """Converts between float32, int32, int64, int8, uint8 and truth values."""
-    known = NUMBERS | {"BOOL", "INT8", "UINT8"}
+    """Converts between float32, float16, int32, int64, 16-bit and 8-bit integers and truth values."""
+    known = NUMBERS | {"BOOL", "INT8", "UINT8", "INT16", "UINT16", "FLOAT16"}
     bad = {_dtype(node.inputs[0]), _dtype(node.outputs[0])} - known
     return f"no conversion for {', '.join(sorted(bad))}" if bad else ""
 

@@ -16,6 +16,7 @@ from .contrib import CONTRIB, DOMAIN
 from .edit import Editor, constant_array, shape_of, static_shape
 from .fold import RANDOM, fold
 from .infer import Inference, Spec, inner_nodes, reads, record
+from .precision import Precision
 from .rewrite.table import RULES
 
 _SAME_SHAPE_MEANS_SAME = {"Reshape", "Squeeze", "Unsqueeze", "Flatten", "Expand", "Cast", "Tile"}
@@ -35,12 +36,14 @@ class Simplifier:
         self._where = where
         self._editor = Editor(model.graph)
         self._inference = Inference(model.opset_imports, model.ir_version)
+        self._precision = Precision(model, self._editor)
 
     def run(self) -> None:
         """Visit every node; FlexcError names all that are invalid or have no static shape.
 
         What reads the result of such a node is passed over: it has nothing more to tell.
         """
+        self._precision.interface()
         problems: list[FlexcError] = []
         spoilt: set[ir.Value] = set()
         for node in tuple(self._graph):
@@ -57,6 +60,8 @@ class Simplifier:
     def _visit(self, node: ir.Node) -> None:
         self._check_inputs(node)
         self._check_deterministic(node)
+        for each in (node, *inner_nodes(node)):
+            self._precision.adapt(each)
         if self._inline_branch(node) or self._replace(node, CONTRIB if node.domain == DOMAIN else {}):
             return
         specs = self._infer(node)

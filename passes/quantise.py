@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import onnx_ir as ir
 
-from ..frontend.codes import codes_of
+from ..frontend.codes import CODES_KEY, codes_of
 from ..frontend.edit import constant_array, shape_of
 from ..frontend.linears import INTEGER_PRODUCTS, Linear, find_linears
 from ..isa.errors import FlexcError
@@ -155,7 +155,9 @@ def _product(
     inputs = [source.codes, *inputs]
     attributes = linear.node.attributes if op == "ConvInteger" else None
     product = emitter.node(op, "multiply", "multiply", inputs, shape, dtype=ir.DataType.INT32, attributes=attributes)
-    emitter.nodes[-1].metadata_props[NM_KEY] = linear.node.metadata_props.get(NM_KEY, "dense")
+    notes = linear.node.metadata_props
+    emitter.nodes[-1].metadata_props[NM_KEY] = notes.get(NM_KEY, "dense")
+    emitter.nodes[-1].metadata_props[CODES_KEY] = "kept" if linear.quantised else notes.get(CODES_KEY, "made")
     return product, scales
 
 

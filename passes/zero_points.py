@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 import onnx_ir as ir
 
-from ..frontend.codes import CODE_TYPES, codes_of
+from ..frontend.codes import CODE_TYPES, CODES_KEY, codes_of
 from ..frontend.edit import constant_array, is_constant, shape_of
 from ..frontend.linears import INTEGER_PRODUCTS
 from .convolution import conv_shape
@@ -73,8 +73,11 @@ class _Product:
         x = self.node.inputs[0]
         if x is None or not is_constant(self.node.inputs[1]):
             return None
+        if self._is_signed() and len(self.node.inputs) == 2:
+            self.node.metadata_props.setdefault(CODES_KEY, "kept")
+            return None
         if self._is_signed():
-            return None if len(self.node.inputs) == 2 else self._sums(x, self._integers())
+            return self._sums(x, self._integers())
         source = signed(x, optional_input(self.node, 2), self.emitter, self.shared)
         codes = self._padded(source)
         weight = self._integers()
@@ -149,6 +152,8 @@ class _Product:
             self.node.op_type, what, "multiply", inputs, shape, dtype=_INT32, attributes=attributes
         )
         self.emitter.nodes[-1].metadata_props[NM_KEY] = pattern or self.pattern
+        if what == "multiply":
+            self.emitter.nodes[-1].metadata_props[CODES_KEY] = "kept"
         return sums
 
     def _attributes(self, codes: ir.Value) -> dict[str, Any]:

@@ -261,6 +261,31 @@ def test_dynamic_quantize_matmul() -> None:
     assert ops(loaded)["MatMulInteger"] == 1
 
 
+@pytest.mark.parametrize(("k", "block", "given"), [(64, 16, True), (64, 32, False), (40, 16, True)])
+def test_weights_of_four_bits_by_blocks(k: int, block: int, given: bool) -> None:
+    blocks, rng = -(-k // block), np.random.default_rng(0)
+    constants: dict[str, Array] = {
+        "W": rng.integers(0, 256, (8, blocks, block // 2)).astype(np.uint8),
+        "s": np.abs(rng.standard_normal(8 * blocks)).astype(np.float32),
+    }
+    if given:
+        constants["z"] = rng.integers(0, 256, 8 * -(-blocks // 2)).astype(np.uint8)
+    attributes: dict[str, Any] = {"K": k, "N": 8, "bits": 4, "block_size": block}
+    node = helper.make_node("MatMulNBits", ["x", *constants], ["y"], "n", domain="com.microsoft", **attributes)
+    graph = helper.make_graph(
+        [node],
+        "contrib",
+        [helper.make_tensor_value_info("x", FLOAT, [3, k])],
+        [helper.make_tensor_value_info("y", FLOAT, None)],
+        [numpy_helper.from_array(array, name) for name, array in constants.items()],
+    )
+    imports = [helper.make_opsetid("", 20), helper.make_opsetid("com.microsoft", 1)]
+    model = helper.make_model(graph, opset_imports=imports, ir_version=9)
+    x = numbers(3, k)
+    (result,) = Session(load(model)).run({"x": x}).values()
+    np.testing.assert_allclose(result, expected(model, {"x": x}), rtol=1e-4, atol=1e-4)
+
+
 def test_a_weight_on_the_left_is_turned_round(build: Build) -> None:
     text = """g (float[16,5] x) => (float[] y) {
       q = QuantizeLinear(x, sx, zx)  d = DequantizeLinear(q, sx, zx)  w = DequantizeLinear(W, sw)  y = MatMul(w, d)

@@ -1,0 +1,1 @@
+../../driver/number_report.py

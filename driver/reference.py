@@ -52,11 +52,14 @@ def _inline(tensor: ir.TensorProtocol) -> ir.TensorProtocol:
 
 
 def _outside(tensor: ir.TensorProtocol, blobs: dict[str, Bytes]) -> ir.ExternalTensor:
-    content = np.ascontiguousarray(tensor.numpy()).reshape(-1).view(np.uint8)
+    array = tensor.numpy()
+    if not any(array.strides):  # one number, seen everywhere
+        array = array[(slice(0, 1),) * array.ndim]
+    content = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
     digest = hashlib.sha256(content.data).hexdigest()[:32]
     blobs.setdefault(f"tensor/{digest}", content)
     return ir.ExternalTensor(
-        digest, 0, content.size, tensor.dtype, shape=ir.Shape(tensor.shape.numpy()), name=str(tensor.name)
+        digest, 0, tensor.nbytes, tensor.dtype, shape=ir.Shape(tensor.shape.numpy()), name=str(tensor.name)
     )
 
 
@@ -86,7 +89,10 @@ def unpack(blobs: Mapping[str, Bytes], name: str) -> ir.Model:
 
 def _inside(tensor: ir.ExternalTensor, blobs: Mapping[str, Bytes]) -> ir.TensorProtocol:
     content = blobs.get(f"tensor/{tensor.location}")
-    if content is None or content.size != tensor.nbytes:
+    dtype = tensor.dtype.numpy()
+    if content is None or content.size not in (tensor.nbytes, dtype.itemsize):
         raise FlexcError(f"tensor '{tensor.name}' of a reference graph is missing or has another size")
-    array: npt.NDArray[Any] = content.view(tensor.dtype.numpy()).reshape(tensor.shape.numpy())
+    array: npt.NDArray[Any] = content.view(dtype)
+    shape = tensor.shape.numpy()
+    array = np.broadcast_to(array, shape) if content.size < tensor.nbytes else array.reshape(shape)
     return ir.Tensor(array, dtype=tensor.dtype, shape=ir.Shape(tensor.shape.numpy()), name=tensor.name)

@@ -43,11 +43,22 @@ def fold(node: ir.Node, specs: Sequence[Spec]) -> list[np.ndarray] | None:
         return None
     if node.op_type in _VIEWS or node.op_type in ("Transpose", "Cast"):
         return _fold_view(node, specs)
+    if node.op_type == "ConstantOfShape":
+        return _fold_uniform(node)
     if any(True for _ in inner_nodes(node)) or not _fits(node, specs):
         return None
     if node.op_type == "DequantizeLinear":
         return folded(node)
     return _evaluate(node, specs)
+
+
+def _fold_uniform(node: ir.Node) -> list[np.ndarray] | None:
+    """Return one number seen everywhere: of any size, it takes no memory."""
+    dims, value = constant_array(node.inputs[0]), node.attributes.get("value")
+    if dims is None:
+        return None
+    number = np.zeros(1, np.float32) if value is None else value.as_tensor().numpy()
+    return [np.broadcast_to(number.reshape(()), tuple(int(size) for size in dims.reshape(-1)))]
 
 
 def _fold_shape(node: ir.Node) -> list[np.ndarray] | None:

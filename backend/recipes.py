@@ -21,7 +21,7 @@ Operand = Stream | float | None
 class Emission(Protocol):
     """What a recipe may use."""
 
-    def op(self, mnemonic: str, dst: Stream, *operands: Operand, swap: int = 0) -> int:
+    def op(self, mnemonic: str, dst: Stream, *operands: Operand, swap: int = 0, least: int = 0) -> int:
         """Emit a vector instruction; a number becomes its immediate."""
         ...
 
@@ -86,6 +86,8 @@ for _op, _mnemonic in {
     "ReduceMax": "vrmax",
     "ReduceMin": "vrmin",
     "ReduceSum": "vrsum",
+    "ReduceProd": "vrprod",
+    "CumSum": "vscan",
 }.items():
     RECIPES[_op] = _one(_mnemonic)
 for _op, _mnemonic in {
@@ -100,6 +102,7 @@ for _op, _mnemonic in {
     "And": "vand",
     "Or": "vor",
     "Xor": "vxor",
+    "GatherElements": "vpick",
 }.items():
     RECIPES[_op] = _two(_mnemonic)
 RECIPES["Greater"] = _turned("vlt")
@@ -228,6 +231,20 @@ def row_product(e: Emission, node: ir.Node, dst: Stream, ins: Sequence[Operand])
     room = e.temp(shape_of(left)[-1])
     e.op("vmul", room, ins[0], ins[1])
     return e.op("vrsum", dst, room)
+
+
+@recipe("ArgMax", "ArgMin", "TopK")
+def rank(e: Emission, node: ir.Node, dst: Stream, ins: Sequence[Operand]) -> int:
+    """Places in order, as many as the result has columns."""
+    least = node.op_type == "ArgMin" or not node.attributes.get_int("largest", 1)
+    return e.op("vrank", dst, ins[0], least=int(least))
+
+
+@recipe("ScatterElements")
+def scatter(e: Emission, _node: ir.Node, dst: Stream, ins: Sequence[Operand]) -> int:
+    """A copy, then the updates in their places."""
+    e.op("vmov", dst, ins[0])
+    return e.op("vput", dst, ins[2], ins[1])
 
 
 @recipe("Softmax")

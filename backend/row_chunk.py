@@ -14,8 +14,9 @@ from ..frontend.operators import OPERATORS
 from ..isa.fields import Value
 from ..isa.program import Tap
 from ..isa.streams import DTYPES, Step, Stream
+from ..isa.table import BY_MNEMONIC
 from ..passes.layout import aligned
-from ..passes.rows import operand
+from ..passes.rows import operand, result
 from .boxes import Box, over, ring
 from .code import Builder, Pending, Semaphores, nest, normalised, window
 from .context import machine_dtype
@@ -128,7 +129,7 @@ class RowChunk:
             if isinstance(root, ir.Value)
         }
         for place, node in enumerate(nodes):
-            root = node.outputs[0]
+            root = result(node)
             if self.kernel.roots[root] is not root:
                 continue
             if root not in self.made:
@@ -142,7 +143,7 @@ class RowChunk:
         if OPERATORS[node.op_type].kind == "concat":
             self._concat(node, dst, operands)
         else:
-            self._tap(RECIPES[node.op_type](self, node, dst, operands), node.outputs[0])
+            self._tap(RECIPES[node.op_type](self, node, dst, operands), result(node))
         for size, address in self.room:
             self.pool.setdefault(size, []).append(address)
 
@@ -183,9 +184,9 @@ class RowChunk:
         self.room.append((size, stream.base))
         return stream
 
-    def op(self, mnemonic: str, dst: Stream, *operands: Operand, swap: int = 0) -> int:
+    def op(self, mnemonic: str, dst: Stream, *operands: Operand, swap: int = 0, least: int = 0) -> int:
         """Add a vector instruction; return its place in the chunk's code."""
-        names = {"vsel": ("c", "a", "b"), "quant": ("a", "scale", "zero")}.get(mnemonic, ("a", "b"))
+        names = [name for name in BY_MNEMONIC[mnemonic].reads if name != "dst"]
         given = list(operands)
         if mnemonic not in ("vsel", "quant", "vfill") and len(given) == 2 and isinstance(given[0], float):
             given, swap = [given[1], given[0]], 1 - swap
@@ -197,8 +198,7 @@ class RowChunk:
         for number in given:
             if isinstance(number, float):
                 values["imm"] = number
-        if swap:
-            values["swap"] = swap
+        values |= {name: flag for name, flag in (("swap", swap), ("least", least)) if flag}
         self.code.append(Pending(mnemonic, streams, values))
         return len(self.code) - 1
 

@@ -15,7 +15,7 @@ from ..frontend.edit import shape_of
 from ..frontend.operators import OPERATORS
 from ..isa.machine import Machine
 from ..passes.partition import Kernel, only_user
-from ..passes.rows import is_elementwise, operand, reduced_axes
+from ..passes.rows import is_elementwise, operand, reduced_axes, result
 from .boxes import Box, boxes
 from .code import Builder, DoesNotFit
 from .context import Context, machine_dtype
@@ -25,6 +25,8 @@ from .views import Dim, View, collapse
 
 #: Whole numbers up to here are exact as the float32 immediate of an instruction.
 EXACT_IMMEDIATE = 1 << 24
+#: Operators that take every operand row by row, numbers too: their columns do not correspond.
+INDEXED = ("GatherElements", "ScatterElements")
 #: A chunk should be worth the latency of its transfer.
 GOOD_CHUNK_BYTES = 8192
 
@@ -72,7 +74,7 @@ class RowKernel:
         """Map each value to the one whose rows it shares: views inside a kernel cost nothing."""
         roots: dict[ir.Value, ir.Value] = {}
         for node in self.kernel.nodes:
-            output = node.outputs[0]
+            output = result(node)
             is_view = OPERATORS[node.op_type].kind == "view"
             roots[output] = roots[node.inputs[0]] if is_view and node.inputs[0] in roots else output
         return roots
@@ -85,17 +87,17 @@ class RowKernel:
         if value is not node.inputs[0] and OPERATORS[node.op_type].kind == "reduce":
             return None
         number = immediate(value)
-        if number is not None:
+        if number is not None and node.op_type not in INDEXED:
             return number
         return self._access(node, value, context.view(value), context)
 
     def _access(self, node: ir.Node, value: ir.Value, view: View, context: Context) -> Access:
         kind = OPERATORS[node.op_type].kind
-        if kind in ("reduce", "row_axis") and value is node.inputs[0]:
+        if node.op_type in INDEXED or (kind in ("reduce", "row_axis", "pick") and value is node.inputs[0]):
             view = self._whole(node, value, view, context)
         if kind == "reduce":
             return _reduced(node, view)
-        if kind == "concat":
+        if kind in ("concat", "pick"):
             return wide_access(view, shape_of(value))
         if kind == "matmul":
             return _factor(node, view, first=value is node.inputs[0])
@@ -104,8 +106,8 @@ class RowKernel:
             one = view.reshape(()) if view.size == 1 else view
             assert one is not None
             return wide_access(one.broadcast(rows), rows, bare=True)
-        shape = shape_of(node.outputs[0])
-        return wide_access(view.broadcast(shape), shape, bare=self.forms[node.outputs[0]].bare)
+        shape = shape_of(result(node))
+        return wide_access(view.broadcast(shape), shape, bare=self.forms[result(node)].bare)
 
     def _whole(self, node: ir.Node, value: ir.Value, view: View, context: Context) -> View:
         """Return a view with all rows and columns there and even: a copy where some are repeated or scattered."""

@@ -129,6 +129,8 @@ def _magnitudes(node: ir.Node, values: Mapping[str, Array]) -> Array:
     if node.op_type == "LayerNormalization":
         return _centred(node, values)
     first = np.abs(_operand(node, 0, values))
+    if node.op_type == "CumSum":
+        return np.asarray(np.cumsum(first, axis=-1, dtype=np.float64))
     if node.op_type == "AveragePool":  # no window adds up more than so many times the greatest
         return np.full(shape_of(node.outputs[0]), first.max(initial=0.0))
     if node.op_type == "MatMul":

@@ -89,14 +89,66 @@ def reduce_axes(node: ir.Node) -> tuple[int, ...] | None:
 
 
 def reduces(node: ir.Node) -> str:
-    """Reduces float32 over the last axes; the axes are constant."""
+    """Reduces float32 (int32 and int64, too, except for means) over the last axes; the axes are constant."""
     axes = reduce_axes(node)
     shape = node.inputs[0].shape if node.inputs[0] is not None else None
-    if _dtype(node.inputs[0]) != "FLOAT" or shape is None:
-        return f"reduces float32, not {_dtype(node.inputs[0])}"
+    known = {"FLOAT"} if node.op_type == "ReduceMean" else NUMBERS
+    if _dtype(node.inputs[0]) not in known or shape is None:
+        what = "float32" if len(known) == 1 else "float32, int32 and int64"
+        return f"reduces {what}, not {_dtype(node.inputs[0])}"
     if axes is None or axes != tuple(range(len(shape) - len(axes), len(shape))):
         return f"reduces the last axes only, not axes {axes}"
     return ""
+
+
+def _along_last(node: ir.Node, default: int) -> str:
+    axis = node.attributes.get_int("axis", default)
+    return "" if _last_axis(node, axis) else f"works along the last axis only, not axis {axis}"
+
+
+def ranks(node: ir.Node) -> str:
+    """Float32, along the last axis; of equal elements the first."""
+    if node.attributes.get_int("select_last_index", 0):
+        return "finds the first of equal elements"
+    return float_input(node) or _along_last(node, 0)
+
+
+def top_k(node: ir.Node) -> str:
+    """Float32, along the last axis; makes the places, by which the values are picked."""
+    values = node.outputs[0]
+    if values.uses() or values.is_graph_output():
+        return "makes places only"
+    return float_input(node) or constant_after(1)(node) or _along_last(node, -1)
+
+
+def picks(node: ir.Node) -> str:
+    """Along the last axis; the indices have the data's other dimensions."""
+    return _along_last(node, 0) or _same_rows(node)
+
+
+def puts(node: ir.Node) -> str:
+    """Along the last axis, without a reduction; the indices have the data's other dimensions."""
+    reduction = node.attributes.get_string("reduction", "none")
+    if reduction != "none":
+        return f"puts elements in their places, without reduction '{reduction}'"
+    return _along_last(node, 0) or _same_rows(node)
+
+
+def _same_rows(node: ir.Node) -> str:
+    shapes = [value.shape.numpy() for value in node.inputs[:2] if value is not None and value.shape is not None]
+    return "" if shapes[0][:-1] == shapes[1][:-1] else f"indices {list(shapes[1])} for data {list(shapes[0])}"
+
+
+def cumulates(node: ir.Node) -> str:
+    """Float32, int32 and int64, along the last axis, forwards, each element included."""
+    if node.attributes.get_int("exclusive", 0) or node.attributes.get_int("reverse", 0):
+        return "adds forwards, each element included"
+    axis = node.inputs[1].const_value if node.inputs[1] is not None else None
+    if axis is None:
+        return "the axis must be constant"
+    place = int(axis.numpy().reshape(-1)[0])
+    known = numbers(node)
+    return known or ("" if _last_axis(node, place) else f"adds along the last axis only, not axis {place}")
 
 
 def softmax(node: ir.Node) -> str:

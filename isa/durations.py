@@ -156,6 +156,32 @@ class VectorRule:
         return Duration(cycles, cycles)
 
 
+def _levels(number: int) -> int:
+    """Return log2, rounded up."""
+    return (number - 1).bit_length()
+
+
+@dataclass(frozen=True)
+class RankRule(VectorRule):
+    """Passes over a row, each a comparison and a mark: one for every place asked for, or a whole sorting network.
+
+    A bitonic network of n inputs has log2(n) * (log2(n) + 1) / 2 stages (Batcher, AFIPS 1968).
+    """
+
+    def each(self, operands: Operands) -> int:
+        stages = _levels(operands.streams["a"].cols)
+        passes = max(1, min(operands.streams["dst"].cols, stages * (stages + 1) // 2))
+        return 2 * passes * operands.machine.vector.simple_cycles
+
+
+@dataclass(frozen=True)
+class ScanRule(VectorRule):
+    """A pass for every doubling of the distance over which sums reach (Hillis and Steele, CACM 1986)."""
+
+    def each(self, operands: Operands) -> int:
+        return max(1, _levels(operands.streams["a"].cols)) * operands.machine.vector.simple_cycles
+
+
 def vector_matmul(operands: Operands) -> Duration:
     """Rows x columns x K multiply-adds over the lanes."""
     macs = operands.streams["dst"].elements * operands.streams["a"].cols

@@ -19,16 +19,16 @@ from ..frontend.operators import OPERATORS, Operator, native
 from .emit import LINEAR_KEY, pin_of
 from .product_cost import WHY_KEY
 from .repeat import Repetition, is_view, repetitions
-from .rows import Form, is_elementwise, operand, output_form, row_length, row_product
+from .rows import Form, is_elementwise, operand, output_form, result, row_length, row_product
 
 #: Stream registers that a row kernel may use, of the 64 there are: some are left for what its parts cannot foresee.
 STREAM_BUDGET = 58
 #: Registers a node takes for its result and for what its recipe needs besides.
-STREAMS_OF_KIND = {"view": 0, "row": 2, "reduce": 1, "row_axis": 4, "concat": 1, "matmul": 2}
+STREAMS_OF_KIND = {"view": 0, "row": 2, "reduce": 1, "row_axis": 4, "pick": 3, "concat": 1, "matmul": 2}
 #: Which of the nodes that could run next goes first: what only names data differently, then what row kernels wait for.
 #: Kinds of operators that row kernels take, or else kernels of their own.
-ROW_KINDS = ("row", "row_axis", "reduce", "view", "concat")
-PRIORITY = {"view": 0, "row": 2, "row_axis": 2, "reduce": 2, "concat": 2}
+ROW_KINDS = ("row", "row_axis", "reduce", "pick", "view", "concat")
+PRIORITY = {"view": 0, "row": 2, "row_axis": 2, "reduce": 2, "pick": 2, "concat": 2}
 
 
 @dataclass
@@ -191,11 +191,11 @@ class _Partition:
             self._new(operator.kind, "dma", "data movement", [node])
         elif form is None:
             self._host(node, f"{node.op_type}: its rows do not line up")
-        elif self._too_wide([node], {node.outputs[0]: form}):
+        elif self._too_wide([node], {result(node): form}):
             self._host(node, f"{node.op_type}: a row of {_columns(node)} columns does not fit into the on-chip buffer")
         else:
             self._new("row", "vector", "elementwise and row operations", [node])
-            self.kernels[-1].forms[node.outputs[0]] = form
+            self.kernels[-1].forms[result(node)] = form
             self.last_row = len(self.kernels) - 1
 
     def _join_row(self, place: int, node: ir.Node, operator: Operator) -> bool:
@@ -208,19 +208,19 @@ class _Partition:
         form = output_form(node, operator.kind, kernel.forms)
         if form is None or form.rows != next(iter(kernel.forms.values())).rows:
             return False
-        forms = kernel.forms | {node.outputs[0]: form}
+        forms = kernel.forms | {result(node): form}
         if self._streams(kernel, node) > STREAM_BUDGET or self._too_wide([*kernel.nodes, node], forms):
             return False
         kernel.nodes.append(node)
-        kernel.forms[node.outputs[0]] = form
-        self.made_by[node.outputs[0]] = place
+        kernel.forms[result(node)] = form
+        self.made_by.update(dict.fromkeys(node.outputs, place))
         return True
 
     def _streams(self, kernel: Kernel, node: ir.Node) -> int:
         trial = Kernel("row", "", "", [*kernel.nodes, node])
         inside = sum(STREAMS_OF_KIND[OPERATORS[each.op_type].kind] for each in trial.nodes)
         outside = sum(2 for value in trial.inputs() if value.const_value is None or value.const_value.size > 1)
-        return inside + outside + sum(1 for node in trial.nodes if leaves(node.outputs[0], set(trial.nodes)))
+        return inside + outside + sum(1 for node in trial.nodes if leaves(result(node), set(trial.nodes)))
 
     def _too_wide(self, nodes: list[ir.Node], forms: dict[ir.Value, Form]) -> bool:
         """Return whether a row of all that these nodes read and make takes too much; elementwise ones may cut rows."""

@@ -38,6 +38,11 @@ def operand(node: ir.Node, place: int = 0) -> ir.Value:
     return value
 
 
+def result(node: ir.Node) -> ir.Value:
+    """Return the output that a row kernel makes of a node: the first, of a TopK the places."""
+    return node.outputs[1 if node.op_type == "TopK" else 0]
+
+
 def squeezed(dims: tuple[int, ...]) -> RowSpace:
     """Return the dimensions that are not 1."""
     return tuple(dim for dim in dims if dim != 1)
@@ -50,6 +55,8 @@ def plain(shape: tuple[int, ...]) -> Form:
 
 def reduced_axes(node: ir.Node) -> tuple[int, ...]:
     """Return the axes that a reduction or a global pooling runs over: always the last ones."""
+    if node.op_type in ("ArgMax", "ArgMin"):
+        return (len(shape_of(operand(node))) - 1,)
     axes = reduce_axes(node)
     assert axes is not None
     return tuple(range(2, len(shape_of(operand(node))))) if node.op_type == "GlobalAveragePool" else axes
@@ -89,13 +96,15 @@ def output_form(node: ir.Node, kind: str, inside: Mapping[ir.Value, Form]) -> Fo
         return _quantize_form(node, own)
     if kind == "concat":
         return _concat_form(node, own)
+    if kind == "pick":
+        return _pick_form(node, own)
     if kind == "matmul":
         return _product_form(node, own)
     return _elementwise_form(node, kind, own)
 
 
 def _elementwise_form(node: ir.Node, kind: str, own: Mapping[ir.Value, Form]) -> Form | None:
-    shape = shape_of(node.outputs[0])
+    shape = shape_of(result(node))
     form = plain(shape)
     if any(each.bare for each in own.values()):
         if kind == "row_axis":  # it works along what are rows here
@@ -140,6 +149,11 @@ def _product_form(node: ir.Node, own: Mapping[ir.Value, Form]) -> Form | None:
     left = plain(shape_of(operand(node)))
     fits = operand(node, 1) not in own and own.get(operand(node), left) == left
     return Form(left.rows, 1) if fits else None
+
+
+def _pick_form(node: ir.Node, own: Mapping[ir.Value, Form]) -> Form | None:
+    form = plain(shape_of(result(node)))
+    return form if all(not each.bare and each.rows == form.rows for each in own.values()) else None
 
 
 def _view_form(node: ir.Node, own: Mapping[ir.Value, Form]) -> Form | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from . import elementwise, macros, moves, quantise, reduce
+from . import elementwise, macros, moves, quantise, reduce, rows
 from .registry import HANDLERS, Call, Handler
 
-__all__ = ["HANDLERS", "Call", "Handler", "elementwise", "macros", "moves", "quantise", "reduce"]
+__all__ = ["HANDLERS", "Call", "Handler", "elementwise", "macros", "moves", "quantise", "reduce", "rows"]

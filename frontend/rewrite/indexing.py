@@ -108,7 +108,7 @@ def scatter_nd(site: Site) -> bool:
     """Rows of the data seen as a table, replaced by number."""
     lead = shape_of(site.given(1))
     depth, rest = lead[-1], site.shape[lead[-1] :]
-    if site.text("reduction", "none") != "none" or (depth == 1 and site.rank == 2 and len(lead) == 2):
+    if site.text("reduction", "none") != "none" or (depth == 1 and len(lead) == 2):
         return False
     count, width = math.prod(lead[:-1]), math.prod(rest)
     rows = site.reshape(_row_numbers(site, site.given(1), site.shape[:depth]), [count, 1])

@@ -230,6 +230,40 @@ def _vmm(context: Context) -> Iterator[str]:
     yield from _same(context, "b", a.cols, dst.cols, "K by the columns of dst")
 
 
+def _rank(context: Context) -> Iterator[str]:
+    dst, a = context["dst"], context["a"]
+    yield from _typed(context, "dst", "i32", "i64")
+    if a.rows != dst.rows:
+        yield f"a is {_shape(a)} and dst {_shape(dst)}: the rows differ"
+    if dst.cols > a.cols:
+        yield f"dst has {dst.cols} columns, a only {a.cols}"
+
+
+def _pick(context: Context) -> Iterator[str]:
+    dst, a = context["dst"], context["a"]
+    yield from _typed(context, "index", "i32", "i64")
+    yield from _typed(context, "a", dst.dtype)
+    yield from _fits(context, "index")
+    if a.rows not in (1, dst.rows):
+        yield f"a is {_shape(a)} and cannot be repeated to the rows of dst, {_shape(dst)}"
+
+
+def _put(context: Context) -> Iterator[str]:
+    dst, a = context["dst"], context["a"]
+    yield from _typed(context, "index", "i32", "i64")
+    yield from _typed(context, "a", dst.dtype)
+    yield from _same(context, "index", a.rows, a.cols, "as a")
+    if a.rows != dst.rows:
+        yield f"a is {_shape(a)} and dst {_shape(dst)}: the rows differ"
+
+
+def _scan(context: Context) -> Iterator[str]:
+    dst = context["dst"]
+    yield from _typed(context, "dst", "f32", "i32", "i64")
+    yield from _typed(context, "a", dst.dtype)
+    yield from _same(context, "a", dst.rows, dst.cols, "as dst")
+
+
 #: The rules of instructions whose operands do more than repeat to dst's shape.
 RULES: Mapping[str, Rule] = {
     "copy": _copy,
@@ -243,6 +277,10 @@ RULES: Mapping[str, Rule] = {
     "vrmax": _reduce,
     "vrmin": _reduce,
     "vrprod": _reduce,
+    "vrank": _rank,
+    "vpick": _pick,
+    "vput": _put,
+    "vscan": _scan,
     "quant": _quant,
     "dequant": _dequant,
     "store": _store,

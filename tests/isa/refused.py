@@ -177,6 +177,15 @@ scatter s0, s0, s2, ch0 :: index is f32; allowed: i32, i64
 scatter s5, s0, s3, ch0 :: src is f32 and dst i8: element types differ
 scatter s0, s4, s3, ch0 :: src has 4 columns and dst 8
 scatter s0, s0, s7, ch0 :: index has 16 elements for 4 rows of src
+vrank s0, s0 :: dst is f32; allowed: i32, i64
+vrank s3, s4 :: the rows differ
+vrank s6, s2 :: dst has 8 columns, a only 1
+vpick s0, s0, s2 :: index is f32; allowed: i32, i64
+vpick s0, s5, s3 :: a is i8; allowed: f32
+vpick s0, s4, s3 :: a is 8 x 4 and cannot be repeated to the rows of dst
+vput s0, s4, s3 :: index is 4 x 1, not 8 x 4, as a
+vscan s5, s5 :: dst is i8; allowed: f32, i32, i64
+vscan s0, s4 :: a is 8 x 4, not 4 x 8, as dst
 copy s6, s3, ch0 :: dst is in acc; allowed: const, dram, buf
 """
 

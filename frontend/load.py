@@ -13,6 +13,7 @@ from onnx_ir.passes.common.naming import NameGenerator
 
 from ..isa.errors import FlexcError
 from .bind import bind_shapes
+from .growing import hold_caches
 from .limits import check_node_count, check_sizes
 from .opset import modernise
 from .simplify import Simplifier
@@ -28,6 +29,7 @@ def load(
     shapes: Mapping[str, Sequence[int]] | None = None,
     dims: Mapping[str, int] | None = None,
     name: str = "",
+    cache: int | None = None,
 ) -> ir.Model:
     """Read, validate and clean a model.
 
@@ -40,6 +42,7 @@ def load(
         shapes: dims for inputs with dynamic shapes, by input name.
         dims: numbers for dynamic dims, by symbol.
         name: what messages call the model, where that is not the source's own name.
+        cache: capacity in positions that growing caches get (see ``growing.py``); None: they are bound as any input.
 
     Raises:
         FlexcError: the file is missing, broken or not supported, or shapes are missing or wrong.
@@ -49,6 +52,8 @@ def load(
     check_node_count(model, where)
     model = modernise(model, where)
     _prepare(model, where)
+    if cache is not None:
+        shapes, dims = hold_caches(model, cache, shapes or {}, dims or {}, where)
     bind_shapes(model.graph, shapes or {}, where, dims)
     check_sizes(model.graph, where)
     Simplifier(model, where).run()

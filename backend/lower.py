@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -25,11 +25,13 @@ from .linear_kernel import CellAllocator, LinearKernel, emit_resident
 from .loop_kernel import Irregular, LoopKernel, Lowering
 from .matmul_kernel import MatMulKernel
 from .memory import allocate
-from .moves import concat_kernel, gather_kernel, pad_kernel, view_kernel
+from .moves import CopyKernel, concat_kernel, gather_kernel, pad_kernel, view_kernel
 from .pool_kernel import PoolKernel
 from .product_kernel import ProductKernel
 from .recurrence import Recurrence, in_rows
 from .row_kernel import RowKernel
+from .scatter_kernel import scatter_kernel
+from .states import States
 from .tensor_quantise import TensorQuantiseKernel
 
 
@@ -50,6 +52,7 @@ class Code:
     weight_bytes: int
     const_bytes: int
     dram_bytes: int
+    states: States
 
 
 class _Refused(Exception):
@@ -82,17 +85,18 @@ class Compiler:
             self.context.output(value)
         kernels = partition(self.model, self.machine.buffer.bytes // 3, self.pinned, self.unrolled)
         planned = [self._plan(place, kernel) for place, kernel in enumerate(kernels)]
-        self._keep_interface(len(kernels))
+        states = self._keep_interface(len(kernels))
+        finish = states.finish()
         weight_bytes, const_bytes = self.context.const.place()
-        dram_bytes = allocate(list(self.context.lifetimes.values()))
+        dram_bytes = allocate(list(self.context.lifetimes.values()), states.storages())
         self._check_capacity(const_bytes + dram_bytes)
         builder = Builder(self.machine)
-        self._emit(builder, planned)
-        return Code(self.coded, builder, weight_bytes, const_bytes, dram_bytes)
+        self._emit(builder, planned, finish)
+        return Code(self.coded, builder, weight_bytes, const_bytes, dram_bytes, states)
 
     def finish(self, code: Code) -> Program:
         """Gather the constants and return the program."""
-        graph, builder = self.model.graph, code.builder
+        graph, builder, states = self.model.graph, code.builder, code.states
         image = np.zeros(code.const_bytes, np.uint8)
         self.context.const.write(image)
         return Program(
@@ -102,8 +106,9 @@ class Compiler:
             weight_bytes=code.weight_bytes,
             dram_bytes=code.dram_bytes,
             inputs=tuple(tensor_of(str(value.name), self.context.views[value]) for value in graph.inputs),
-            outputs=tuple(tensor_of(str(value.name), self.context.views[value]) for value in graph.outputs),
+            outputs=tuple(tensor_of(str(value.name), states.place(value)) for value in graph.outputs),
             segments=self._segments(),
+            states=states.declared(),
             debug=Debug(
                 ops=tuple(builder.ops),
                 taps=tuple(builder.taps),
@@ -121,7 +126,7 @@ class Compiler:
                 remedy="choose a smaller shape, or a target with a larger capacity_bytes",
             )
 
-    def _keep_interface(self, end: int) -> None:
+    def _keep_interface(self, end: int) -> States:
         """Keep inputs and outputs in memory throughout, so that the user can look at both after a run."""
         graph = self.model.graph
         self.context.kernel = end
@@ -130,6 +135,7 @@ class Compiler:
             if view.storage.space != "dram":
                 raise FlexcError("the output does not depend on any input", where=f"output '{value.name}'")
         self.context.keep(graph.inputs)
+        return States(graph, self.context)
 
     def _plan(self, place: int, kernel: Kernel) -> Planned:
         self.context.kernel = place
@@ -166,6 +172,7 @@ class Compiler:
             "concat": lambda kernel: concat_kernel(kernel, context),
             "pad": lambda kernel: pad_kernel(kernel, context),
             "gather": lambda kernel: gather_kernel(kernel, context),
+            "scatter": lambda kernel: scatter_kernel(kernel, context),
             "pool": lambda kernel: PoolKernel(kernel.nodes[0], context),
         }
 
@@ -176,7 +183,7 @@ class Compiler:
     def _segments(self) -> tuple[Segment, ...]:
         return tuple(host.segment() for host in self.hosts)
 
-    def _emit(self, builder: Builder, planned: list[Planned]) -> None:
+    def _emit(self, builder: Builder, planned: list[Planned], finish: Sequence[CopyKernel]) -> None:
         builder.write(Semaphores.prologue())
         builder.emit("barrier")
         if self.machine.array.resident:
@@ -197,6 +204,11 @@ class Compiler:
                 self.written += self._stored(item.kernel)
         if refused:
             raise _Refused(refused)
+        first = len(builder.code)
+        for copies in finish:
+            copies.emit(builder)
+        if len(builder.code) > first:
+            builder.ops.append(Op("states", "Copy", (), "dma", "", first, len(builder.code), "kept for the next run"))
         builder.code.append(instr("halt"))
 
     def _stored(self, kernel: Kernel) -> Iterator[Tensor]:

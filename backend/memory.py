@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,14 +24,20 @@ class Lifetime:
     last: int
 
 
-def allocate(lifetimes: list[Lifetime]) -> int:
+def allocate(lifetimes: list[Lifetime], first: Sequence[Storage] = ()) -> int:
     """Give every storage an address such that none overlaps another alive at the same time; return the bytes in all.
 
-    First fit, largest first: deterministic, and close to the peak of what is alive.
+    Those of ``first``, needed throughout, lie at the beginning, in their order. Of the others: first fit, largest
+    first; deterministic, and close to the peak of what is alive.
     """
-    placed: list[Lifetime] = []
+    known = {id(item.storage): item for item in lifetimes}
+    placed = [known[id(storage)] for storage in first]
     top = 0
-    for item in sorted(lifetimes, key=lambda each: (-each.storage.size, each.first, each.storage.name)):
+    for storage in first:
+        storage.address = top
+        top += aligned(storage.size)
+    others = [item for item in lifetimes if not any(item is each for each in placed)]
+    for item in sorted(others, key=lambda each: (-each.storage.size, each.first, each.storage.name)):
         address = 0
         alive = (other for other in placed if other.first <= item.last and item.first <= other.last)
         for other in sorted(alive, key=lambda each: each.storage.address):

@@ -113,6 +113,8 @@ def compile_model(
     calib: Calibration | None = None,
     shapes: Mapping[str, Sequence[int]] | None = None,
     dims: Mapping[str, int] | None = None,
+    cache: int | None = None,
+    states: Mapping[str, str] | None = None,
     keep_reference: bool = True,
     dump_dir: str | Path | None = None,
     attention: str = "auto",
@@ -130,6 +132,9 @@ def compile_model(
         calib: calibration data: a .npy or .npz file, a file for each input, or windows.
         shapes: dims of inputs whose shape is dynamic, by name.
         dims: numbers for the symbols of dynamic dims, such as ``{"seq": 128}``.
+        cache: positions that caches which grow (past and present) may hold at most: they stay in the machine from run
+            to run, and a new input, ``past_length``, says how many positions are valid before a step.
+        states: further inputs that stay in the machine, and the outputs that they become.
         keep_reference: put the fp32 graph into the program, for checks.
         dump_dir: folder for what each stage hands on.
         attention: where products of two activations run: ``array``, ``vector``, or ``auto`` for the faster one.
@@ -149,6 +154,8 @@ def compile_model(
         calib=calib,
         shapes=shapes,
         dims=dims,
+        cache=cache,
+        states=states,
         keep_reference=keep_reference,
         dump_dir=dump_dir,
         attention=attention,

@@ -103,6 +103,7 @@ def _target_and_shapes(parser: argparse.ArgumentParser) -> None:
 def _placement(parser: argparse.ArgumentParser) -> None:
     """What decides where nodes run, for all commands that say or do so."""
     _target_and_shapes(parser)
+    _caches(parser)
     parser.add_argument(
         "--attention",
         metavar="ENGINE",
@@ -116,6 +117,13 @@ def _placement(parser: argparse.ArgumentParser) -> None:
         default=[],
         help="where nodes of such a name are to run: array, vector or host (* stands for any text; the last pin holds)",
     )
+
+
+def _caches(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--cache", metavar="N", type=int, help="keep caches that grow in the machine, of N positions at most"
+    )
+    parser.add_argument("--state", metavar="IN=OUT", action="append", default=[], help="input that becomes an output")
 
 
 def _run(parser: argparse.ArgumentParser) -> None:

@@ -25,7 +25,7 @@ _WIDTH = {"element": 0, "row": 1, "sum": 2, "unit": 3}
 _SMALLEST = np.float32(2.0**-126)
 """Below the normal numbers, float32 is spaced as just above them."""
 
-_MOVES = ("view", "concat", "gather", "pad")
+_MOVES = ("view", "concat", "gather", "scatter", "pad")
 
 
 @dataclass(frozen=True)

@@ -61,6 +61,8 @@ def placement_of(arguments: Namespace) -> dict[str, Any]:
         "target": arguments.target,
         "shapes": dict(shape_of(text) for text in arguments.shape),
         "dims": dims_of(arguments.dim),
+        "cache": arguments.cache,
+        "states": dict(_state(text) for text in arguments.state),
         "attention": arguments.attention,
         "pins": [Pin.parse(text) for text in arguments.pin],
     }
@@ -80,6 +82,13 @@ def dims_of(texts: list[str]) -> dict[str, int]:
         if dims.setdefault(name, int(number)) != int(number):
             raise UsageError(f"'{name}' is {dims[name]} already", where=f"--dim {text}", remedy="give one number")
     return dims
+
+
+def _state(text: str) -> tuple[str, str]:
+    name, equals, output = text.partition("=")
+    if not equals or not name or not output:
+        raise UsageError("not a state", where=f"--state {text}", remedy="write it as INPUT=OUTPUT")
+    return name, output
 
 
 def shape_of(text: str) -> tuple[str, tuple[int, ...]]:

@@ -44,6 +44,8 @@ class Options(PruneOptions):
         target: a preset, a machine file, or a machine.
         shapes: dims of inputs with dynamic shapes.
         dims: numbers for the symbols of dynamic dims.
+        cache: positions that caches which grow may hold at most; they stay in the machine from run to run.
+        states: further inputs that stay there, and the outputs that they become.
         keep_reference: put the fp32 graph into the program, for checks.
         dump_dir: folder for what each stage hands on.
         attention: where products of two activations run: ``array``, ``vector``, or ``auto`` for the faster one.
@@ -53,6 +55,8 @@ class Options(PruneOptions):
     target: str | Path | Machine = "edge"
     shapes: Mapping[str, Sequence[int]] | None = None
     dims: Mapping[str, int] | None = None
+    cache: int | None = None
+    states: Mapping[str, str] | None = None
     keep_reference: bool = True
     dump_dir: str | Path | None = None
     attention: str = "auto"
@@ -91,7 +95,7 @@ def compile_graph(source: Model, options: Options, stages: Stages | None = None)
         raise UsageError(f"--attention {options.attention}", remedy=f"choose one of {', '.join(ENGINES)}")
 
     with stages.stage("load"):
-        model = load(source, options.shapes, options.dims)
+        model = load(source, options.shapes, options.dims, cache=options.cache, states=options.states)
         apply_pins(model, options.pins)
         dump.graph("00-loaded.onnx", model)
 

@@ -37,16 +37,13 @@ def find_caches(graph: ir.Graph) -> list[Cache]:
     for node in graph:
         if node.op_type != "Concat" or node.domain != "" or len(node.inputs) != 2:
             continue
-        past = source(node.inputs[0])
-        if (
-            past in inputs
-            and past is not None
-            and past.shape is not None
-            and (present := _output_name(node.outputs[0]))
-        ):
-            axis = int_attribute(node, "axis", 0) % len(past.shape)
-            if isinstance(past.shape[axis], ir.SymbolicDim):
-                caches.append(Cache(past, axis, node, present))
+        past, present = source(node.inputs[0]), _output_name(node.outputs[0])
+        shape = past.shape if past is not None else None
+        if past is None or shape is None or past not in inputs or not present:
+            continue
+        axis = int_attribute(node, "axis", 0) % len(shape)
+        if isinstance(shape[axis], ir.SymbolicDim):
+            caches.append(Cache(past, axis, node, present))
     return caches
 
 

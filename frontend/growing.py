@@ -19,9 +19,9 @@ from .caches import Cache, find_caches, long_dims, set_dims, symbol, without
 from .length_rules import Rules
 from .lengths import Lengths
 from .probe import Facts, probe
+from .states import STATE_KEY
 
 VALID = "past_length"  # the input that says how many positions are valid before a step
-STATE_KEY = "flexc.state"  # metadata of an input: the name of the output that says what it has become
 LENGTH_KEY = "flexc.length"  # metadata of the input that holds the number of valid positions
 LONG_KEY = "flexc.long"  # metadata of inputs and outputs: the axis that is as long as the capacity
 _TRIAL = 5  # a length that no shape of a model is likely to have by chance

@@ -12,7 +12,7 @@ import numpy as np
 import onnx_ir as ir
 
 from ..isa.errors import FlexcError, raise_all
-from .caches import Cache
+from .caches import Cache, source
 from .edit import constant_array, int_attribute
 from .infer import inner_nodes
 from .lengths import Lengths, Line
@@ -96,6 +96,8 @@ class Rules:
         growing = [slope for value in values for slope in self.lengths.long_axes(value).values()]
         if not growing:
             return
+        if node.op_type != "Concat" and any(self.is_past(value) for value in node.inputs):
+            raise self.refuse(node, "reads the past apart from what a step adds to it")
         if any(slope != 1 for slope in growing):
             raise self.refuse(node, "a dim of its tensors grows by more than one element a position")
         rule = _RULES.get(node.op_type) if node.domain == "" else None
@@ -103,6 +105,10 @@ class Rules:
             rule(self, node)
         elif node.domain != "" or node.op_type not in _EACH:
             raise self.refuse(node, "may mix the positions of a cache in a way that has no rule")
+
+    def is_past(self, value: ir.Value | None) -> bool:
+        """Return whether a value is a cache before the step: as long as the capacity, not as the past."""
+        return any(source(value) is cache.past for cache in self.caches.values())
 
     def operand(self, node: ir.Node, place: int, value: ir.Value) -> ir.Value:
         """Return what takes the place of a known operand whose numbers or size depend on the length."""
@@ -275,7 +281,9 @@ def _slice(rules: Rules, node: ir.Node) -> None:
         if data is not None and lengths.long_axes(data):
             raise rules.refuse(node, "cuts at bounds known at run time only")
         return
-    rules.replace(node, _sliced(rules, node))
+    varying = any(lengths.known(value) and lengths.varies(value) for value in node.inputs if value is not None)
+    if varying or _cuts(rules, node)[1]:
+        rules.replace(node, _sliced(rules, node))
 
 
 def _sliced(rules: Rules, node: ir.Node) -> ir.Value:
@@ -365,19 +373,27 @@ def _concat(rules: Rules, node: ir.Node) -> None:
     axis = int_attribute(node, "axis", 0) % len(rules.lengths.shape(node.outputs[0]))
     values = [value for value in node.inputs if value is not None]
     long = [axis in rules.lengths.long_axes(value) for value in values]
-    if not any(long):
+    if not any(long) or len(values) == 1:
         return
     if long != [True] + [False] * (len(values) - 1):
         raise rules.refuse(node, "joins what grows behind something else")
-    first, total = rules.lengths.shape(values[0]), rules.lengths.shape(node.outputs[0])
-    room = np.zeros([total[axis] - first[axis] if each == axis else size for each, size in enumerate(total)])
-    room = room.astype(rules.lengths.dtype(values[0]))
-    joined = rules.run_time.node("Concat", [values[0], rules.run_time.constant(room)], [ir.AttrInt64("axis", axis)])
-    place = rules.lengths.surplus(values[0], axis)
+    joined, place = values[0], rules.lengths.surplus(values[0], axis)
+    if not rules.is_past(joined):
+        joined = _with_room(rules, node, axis)
     for value in values[1:]:
         joined = rules.written(joined, value, axis, place)
         place += rules.lengths.shape(value)[axis]
     rules.replace(node, joined)
+
+
+def _with_room(rules: Rules, node: ir.Node, axis: int) -> ir.Value:
+    """Return the first operand of a Concat followed by zeros in the place of the others."""
+    data = node.inputs[0]
+    assert data is not None
+    first, total = rules.lengths.shape(data), rules.lengths.shape(node.outputs[0])
+    empty = np.zeros([total[axis] - first[axis] if each == axis else size for each, size in enumerate(total)])
+    room = rules.run_time.constant(empty.astype(rules.lengths.dtype(data)))
+    return rules.run_time.node("Concat", [data, room], [ir.AttrInt64("axis", axis)])
 
 
 def _rows_only(rules: Rules, node: ir.Node) -> None:

@@ -18,6 +18,7 @@ from .limits import check_node_count, check_sizes
 from .opset import modernise
 from .simplify import Simplifier
 from .source import read
+from .states import declare_states
 
 SCOPE_KEY = "flexc.scope"  # node metadata: dotted path of the module it was exported from, where the exporter says so
 _OURS = "flexc."
@@ -30,6 +31,7 @@ def load(
     dims: Mapping[str, int] | None = None,
     name: str = "",
     cache: int | None = None,
+    states: Mapping[str, str] | None = None,
 ) -> ir.Model:
     """Read, validate and clean a model.
 
@@ -43,6 +45,7 @@ def load(
         dims: numbers for dynamic dims, by symbol.
         name: what messages call the model, where that is not the source's own name.
         cache: capacity in positions that growing caches get (see ``growing.py``); None: they are bound as any input.
+        states: input -> output that it becomes; pairs with telling names and one shape need not be given.
 
     Raises:
         FlexcError: the file is missing, broken or not supported, or shapes are missing or wrong.
@@ -59,6 +62,7 @@ def load(
     Simplifier(model, where).run()
     check_sizes(model.graph, where)
     _finish(model)
+    declare_states(model.graph, states or {}, where)
     return model
 
 

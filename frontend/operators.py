@@ -114,6 +114,7 @@ _LIST: tuple[tuple[str, str, Tolerance, Rule], ...] = (
     ("Concat", "concat", EXACT, rules.concat),
     ("Pad", "pad", EXACT, rules.pad),
     ("Gather", "gather", EXACT, rules.gather),
+    ("ScatterND", "scatter", EXACT, rules.scatter),
     ("MatMul", "matmul", Tolerance(16, "sum"), rules.matmul),
     ("MaxPool", "pool", EXACT, rules.pool),
     ("AveragePool", "pool", SUMMED, rules.pool),

@@ -210,6 +210,16 @@ def gather(node: ir.Node) -> str:
     return "" if axis == 0 else f"picks along axis 0 only, not axis {axis}"
 
 
+def scatter(node: ir.Node) -> str:
+    """Rows of the first dimension, by one index each; no reduction."""
+    shape = node.inputs[1].shape if node.inputs[1] is not None else None
+    if node.attributes.get_string("reduction", "none") != "none":
+        return "writes rows, without a reduction"
+    if shape is None or len(shape) != 2 or shape[-1] != 1:
+        return f"takes one index a row, [rows, 1], not {list(shape or ())}"
+    return ""
+
+
 def quantize(node: ir.Node) -> str:
     """Float32 to int8 or uint8, one scale a row or one for all; one zero point."""
     if _dtype(node.inputs[0]) != "FLOAT" or _dtype(node.outputs[0]) not in ("INT8", "UINT8"):

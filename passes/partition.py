@@ -164,7 +164,9 @@ class _Partition:
         else:
             default = "pinned to the vector unit" if pin_of(node) == "vector" else operator.kind
             reason = node.metadata_props.get(WHY_KEY, default)
-            self._new(operator.kind, "dma" if operator.kind in ("gather", "pad") else "vector", reason, [node])
+            self._new(
+                operator.kind, "dma" if operator.kind in ("gather", "scatter", "pad") else "vector", reason, [node]
+            )
 
     def _product(self, node: ir.Node) -> None:
         chain = linear_chain(node, self.members)

@@ -58,7 +58,8 @@ def compare(proto: onnx.ModelProto, symbol: str, long: dict[str, int], feed: Fee
         valid += step
         for name, array in expected.items():
             got = np.take(result[name], np.arange(valid), long[name]) if name in long else result[name]
-            np.testing.assert_array_equal(got, array, err_msg=f"{name} after {valid}")
+            rtol = 0 if name in long else 1e-6  # sums over zeros that are added may be cut into other parts
+            np.testing.assert_allclose(got, array, rtol=rtol, atol=rtol, err_msg=f"{name} after {valid}")
         held = {name: result[output] for name, output in becomes.items()}
         grown = {name: expected[output] for name, output in becomes.items()}
 

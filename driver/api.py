@@ -138,7 +138,8 @@ def compile_model(
         keep_reference: put the fp32 graph into the program, for checks.
         dump_dir: folder for what each stage hands on.
         attention: where products of two activations run: ``array``, ``vector``, or ``auto`` for the faster one.
-        pins: ``"PATTERN=array"``, ``"PATTERN=vector"`` or ``"PATTERN=host"``: where nodes of such a name are to run.
+        pins: ``"PATTERN=array"``, ``=vector`` or ``=host``: where nodes of such a name are to run; ``"PATTERN=2:4"``
+            or ``=dense``: the pattern of their weights.
         pruning: further fields of :class:`flexc.prune_options.PruneOptions`, such as ``sparsity=0.6``.
 
     Raises:

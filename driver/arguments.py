@@ -60,6 +60,7 @@ def _prune(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", metavar="MODEL.onnx")
     parser.add_argument("-o", "--output", metavar="PRUNED.onnx", required=True, help="the model file to write")
     _target_and_shapes(parser)
+    _pin(parser, "N:M", "the pattern of linears of such a name, or dense, whatever the method would choose")
     parser.add_argument("--json", action="store_true", help="print all numbers as JSON")
     add_prune_arguments(parser, "--method", "flow")
 
@@ -110,13 +111,12 @@ def _placement(parser: argparse.ArgumentParser) -> None:
         default="auto",
         help="products of activations: array (INT8), vector (fp32), or auto, the faster (default)",
     )
-    parser.add_argument(
-        "--pin",
-        metavar="PATTERN=ENGINE",
-        action="append",
-        default=[],
-        help="where nodes of such a name are to run: array, vector or host (* stands for any text; the last pin holds)",
-    )
+    _pin(parser, "ENGINE|N:M", "where nodes of such a name run, array, vector or host, or the pattern of their weights")
+
+
+def _pin(parser: argparse.ArgumentParser, wish: str, meaning: str) -> None:
+    text = f"{meaning} (* stands for any text, the last pin holds)"
+    parser.add_argument("--pin", metavar=f"PATTERN={wish}", action="append", default=[], help=text)
 
 
 def _caches(parser: argparse.ArgumentParser) -> None:

@@ -10,6 +10,8 @@ from pathlib import Path
 
 from flexc.command_compile import dims_of, shape_of
 from flexc.compiler import machine_of
+from flexc.isa.errors import UsageError
+from flexc.passes.pins import Pin, apply_pins
 from flexc.prune_options import PruneOptions, check_prune_usage, prune_words
 from flexc.prune_report import cost_of, prune_parts, prune_report
 from flexc.pruned_file import open_model, save_pruned
@@ -24,11 +26,16 @@ def run(arguments: Namespace) -> int:
     stages, output = Stages(), Path(arguments.output)
     options = PruneOptions(**prune_words(arguments))
     check_prune_usage(options)
+    pins = [Pin.parse(text) for text in arguments.pin]
+    engines = [pin for pin in pins if pin.engine]
+    if engines:
+        raise UsageError("a pruned model runs anywhere", where=str(engines[0]), remedy="pin engines in flexc compile")
     machine = machine_of(arguments.target)
     with stages.stage("load"):
         shapes = dict(shape_of(text) for text in arguments.shape)
         opened = open_model(arguments.model, shapes, dims_of(arguments.dim))
         model = opened.dense.clone()
+        apply_pins(model, pins)
     state = output.with_name(f"{output.name}.state")
     try:
         pruned = prune_model(model, replace(options, state=state), machine, stages)

@@ -25,6 +25,7 @@ from flexc.passes.prune import (
     default_method,
     open_linears,
     write_patterns,
+    write_pinned,
 )
 from flexc.progress import Bar
 from flexc.prune_options import Calibration, PruneOptions
@@ -74,6 +75,7 @@ def prune_model(
     with stages.stage("calibrate"):
         feeds, warnings = _feeds(model, method, options)
         statistics = calibrate(model, feeds, options.samples) if feeds is not None else None
+    write_pinned(model, statistics)
     request = _request(model, method, options, machine, replace(request, feeds=feeds, statistics=statistics))
     request = replace(request, progress=Bar(stages))
     spent: dict[str, Any] = {}

@@ -20,6 +20,9 @@ ROLE_KEY = "flexc.role"
 PIN_KEY = "flexc.pin"
 """Metadata key of a node that the user wants on a certain engine: ``array``, ``vector`` or ``host``."""
 
+PIN_NM_KEY = "flexc.pin_nm"
+"""Metadata key of a linear's node whose N:M pattern the user fixed: ``4:8`` or ``dense``."""
+
 Role = Literal["quantise", "multiply", "dequantise", "reshape", "bias"]
 
 _AXES_INPUT_SINCE = {"ReduceSum": 13, "ReduceMax": 18, "ReduceSumSquare": 18}

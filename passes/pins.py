@@ -1,4 +1,4 @@
-"""Pins: where the user wants nodes to run, by name pattern (``--pin 'PATTERN=vector|array|host'``).
+"""Pins: where the user wants nodes to run, and in which N:M pattern, by name (``--pin 'PATTERN=host'``, ``=2:4``).
 
 A pin is written on the nodes of the loaded graph as metadata, so it travels through every later pass and into dumps.
 Of several pins that name a node the last holds.
@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Literal, cast
 from ..frontend.linears import find_linears
 from ..frontend.operators import native
 from ..isa.errors import FlexcError, UsageError, did_you_mean, raise_all
-from .emit import PIN_KEY
+from .emit import PIN_KEY, PIN_NM_KEY
+from .pattern import NM
 from .products import find_products
 
 if TYPE_CHECKING:
@@ -29,27 +30,33 @@ _LISTED = 5
 
 @dataclass(frozen=True)
 class Pin:
-    """Nodes whose name matches ``pattern`` (shell wildcards) are to run on ``engine``."""
+    """Nodes whose name matches ``pattern`` (shell wildcards) run on ``engine``, or have their weights in ``nm``."""
 
     pattern: str
-    engine: Engine
+    engine: Engine | None = None
+    nm: NM | None = None
 
     @staticmethod
     def parse(text: str) -> Pin:
-        """Read ``PATTERN=ENGINE``; names may hold ``=``, so the last one counts.
+        """Read ``PATTERN=ENGINE`` or ``PATTERN=N:M``; names may hold ``=``, so the last one counts.
 
         Raises:
             UsageError: anything else.
         """
-        pattern, equals, engine = text.rpartition("=")
-        if not equals or not pattern or engine not in ENGINES:
-            hint = did_you_mean(engine, ENGINES) if equals else ""
-            remedy = hint or f"write PATTERN=ENGINE with one of {', '.join(ENGINES)}, as in --pin 'layers.0.*=host'"
-            raise UsageError("not a pin", where=f"--pin '{text}'", remedy=remedy)
-        return Pin(pattern, cast("Engine", engine))
+        pattern, equals, wish = text.rpartition("=")
+        if equals and pattern and wish in ENGINES:
+            return Pin(pattern, engine=cast("Engine", wish))
+        if equals and pattern and (":" in wish or wish == "dense"):
+            try:
+                return Pin(pattern, nm=NM.parse(wish))
+            except UsageError as error:
+                raise UsageError(error.message, where=f"--pin '{text}'", remedy=error.remedy) from None
+        hint = did_you_mean(wish, [*ENGINES, "dense"]) if equals else ""
+        remedy = hint or f"write PATTERN={'|'.join(ENGINES)} or PATTERN=N:M, as in --pin 'layers.0.*=2:4'"
+        raise UsageError("not a pin", where=f"--pin '{text}'", remedy=remedy)
 
     def __str__(self) -> str:
-        return f"--pin '{self.pattern}={self.engine}'"
+        return f"--pin '{self.pattern}={self.engine or self.nm}'"
 
 
 def apply_pins(model: ir.Model, pins: Sequence[Pin]) -> None:
@@ -60,15 +67,16 @@ def apply_pins(model: ir.Model, pins: Sequence[Pin]) -> None:
     """
     if not pins:
         return
-    on_array = {linear.node for linear in find_linears(model)} | set(find_products(model))
+    linears = {linear.node for linear in find_linears(model)}
     problems = []
     for pin in pins:
+        able = linears if pin.nm else linears | set(find_products(model))
         matched = [node for node in model.graph if fnmatchcase(str(node.name), pin.pattern)]
-        if pin.engine == "array":  # a pattern means the products among what it names, if there are any
-            matched = [node for node in matched if node in on_array] or matched
-        problems += _problems(pin, matched, on_array) if matched else [_unmatched(pin, model.graph)]
+        if pin.nm or pin.engine == "array":  # a pattern means the products among what it names, if there are any
+            matched = [node for node in matched if node in able] or matched
+        problems += _problems(pin, matched, able) if matched else [_unmatched(pin, model.graph)]
         for node in matched:
-            node.metadata_props[PIN_KEY] = pin.engine
+            node.metadata_props.update({PIN_NM_KEY: str(pin.nm)} if pin.nm else {PIN_KEY: str(pin.engine)})
     raise_all(problems)
 
 
@@ -78,11 +86,11 @@ def _unmatched(pin: Pin, nodes: Iterable[ir.Node]) -> FlexcError:
     return FlexcError("no node has such a name", where=str(pin), remedy=remedy)
 
 
-def _problems(pin: Pin, nodes: Sequence[ir.Node], on_array: set[ir.Node]) -> list[FlexcError]:
+def _problems(pin: Pin, nodes: Sequence[ir.Node], able: set[ir.Node]) -> list[FlexcError]:
     """Name what cannot run where this pin wants it, one message a reason."""
     reasons: dict[str, list[str]] = {}
     for node in nodes:
-        reason = _obstacle(node, pin.engine, node in on_array)
+        reason = _obstacle(node, pin.engine, node in able)
         if reason:
             reasons.setdefault(reason, []).append(f"'{node.name}'")
     return [
@@ -91,8 +99,10 @@ def _problems(pin: Pin, nodes: Sequence[ir.Node], on_array: set[ir.Node]) -> lis
     ]
 
 
-def _obstacle(node: ir.Node, engine: Engine, on_array: bool) -> str:
-    """Return why a node cannot run on an engine, or an empty string."""
+def _obstacle(node: ir.Node, engine: Engine | None, on_array: bool) -> str:
+    """Return why a node cannot run on an engine, or (None) has no pattern; or an empty string."""
+    if engine is None:
+        return "" if on_array else f"{node.op_type} has no weights that could be sparse"
     if engine == "host":
         return ""
     if engine == "array":

@@ -10,6 +10,7 @@ import numpy as np
 
 from ..frontend.linears import Linear, find_linears, replace_weight
 from ..isa.errors import FlexcError, UsageError
+from .emit import PIN_NM_KEY
 from .masks import top_mask
 from .methods import DEFAULT_M, HYPER_M, SAMPLES, Method, find_method
 from .pattern import BLOCKS, DENSE, NM, Cost, detect, fits, macro_cost
@@ -176,9 +177,12 @@ def default_method(model: ir.Model) -> str:
 def is_open(linear: Linear, *, include_tied: bool = False) -> bool:
     """Return whether a linear is open to pruning.
 
-    A head tied to the embedding is not, unless `include_tied`; nor is a depthwise convolution, whose rows have a
+    One whose pattern is pinned is not, see :func:`write_pinned`; a head tied to the embedding is not, unless
+    `include_tied`; nor is a depthwise convolution, whose rows have a
     handful of weights and no input channels to choose from.
     """
+    if PIN_NM_KEY in linear.node.metadata_props:
+        return False
     depthwise = linear.groups > 1 and linear.weight.shape is not None and linear.weight.shape[1] == 1
     return (include_tied or not linear.tied) and not depthwise
 
@@ -232,6 +236,8 @@ def choose_patterns(model: ir.Model, method: str, request: Request) -> Choice:
     linears = open_linears(model, include_tied=request.include_tied)
     if request.patterns is not None and chosen.write:
         return Choice({linear.name: request.patterns.get(linear.name, DENSE) for linear in linears})
+    if not linears and any(PIN_NM_KEY in linear.node.metadata_props for linear in find_linears(model)):
+        return Choice({})
     if not linears and chosen.amounts:
         raise FlexcError("the model has no linear that could be pruned", remedy="a linear is a MatMul, Gemm or Conv")
     found: Choice = chosen.resolve(chosen.select)(model, linears, request)
@@ -274,7 +280,9 @@ def _describe(linear: Linear, nm: NM, requested: float | None) -> PrunedLinear:
 
 
 def _left_alone(linear: Linear, method: Method, request: Request) -> NM:
-    """Pattern of a linear that is not open to pruning: what it already has, unless nothing is to be sparse."""
+    """Pattern of a linear that is not open to pruning: pinned or already there, unless nothing is to be sparse."""
+    if PIN_NM_KEY in linear.node.metadata_props:
+        return NM.parse(linear.node.metadata_props[PIN_NM_KEY])
     return DENSE if method.name == "none" else kept_pattern(linear, request)
 
 
@@ -289,6 +297,20 @@ def kept_pattern(linear: Linear, request: Request) -> NM:
         if not nm.is_dense and nm.m in request.allowed_m and fits(linear.matrix(), nm):
             return nm
     return detect(linear.matrix(), request.allowed_m, request.cost)
+
+
+def write_pinned(model: ir.Model, statistics: Statistics | None) -> None:
+    """Bring linears whose pattern is pinned to it: by Wanda's metric where there are statistics, else by magnitude.
+
+    They come first, so that whatever a method measures is measured around them.
+    """
+    for linear in find_linears(model):
+        nm = NM.parse(linear.node.metadata_props.get(PIN_NM_KEY, "dense"))
+        if nm.is_dense or fits(linear.matrix(), nm):
+            continue
+        seen = statistics is not None and linear.name in statistics.square_sums
+        norms = norms_of(linear, statistics) if seen else np.ones((1, linear.k), np.float32)
+        replace_weight(model, linear, masked(linear, nm, norms))
 
 
 def write_magnitude(model: ir.Model, patterns: Mapping[str, NM], _request: Request) -> None:

@@ -11,6 +11,7 @@ import pytest
 
 import flexc
 from flexc.isa.errors import FlexcError, UsageError
+from flexc.passes.pattern import NM
 from flexc.passes.pins import Pin
 
 from .conftest import Call, mlp_proto
@@ -76,6 +77,7 @@ def test_products_of_activations_follow_pins() -> None:
     [
         (["frist=host"], "no node has such a name\nhelp: did you mean 'first'?"),
         (["relu=array"], "'relu': Relu is no product that the array could compute"),
+        (["relu=2:4"], "'relu': Relu has no weights that could be sparse"),
         (["nothing=host", "softmax=array"], "no node has such a name"),
     ],
 )
@@ -86,9 +88,56 @@ def test_impossible_pins(pins: list[str], words: str) -> None:
     assert str(raised.value).count("--pin") == len(pins)  # all at once
 
 
-@pytest.mark.parametrize("text", ["first", "=host", "first=cpu", "first="])
+@pytest.mark.parametrize("prune", [None, "none", "keep"])
+def test_a_pattern_whatever_the_method(prune: str | None) -> None:
+    program = flexc.compile(mlp_proto(), prune=prune, pins=["f*=2:4"])
+    assert {op.name: op.nm for op in program.image.debug.ops if op.nm} == {"first": "2:4", "second": "dense"}
+    assert program.check(feed()).passed
+
+
+def test_pinned_linears_are_closed_to_the_method(tmp_path: Path) -> None:
+    data = tmp_path / "x.npy"
+    np.save(data, np.random.default_rng(2).standard_normal((4, 3, 37)).astype(np.float32))
+    program = flexc.compile(mlp_proto(), prune="wanda", nm="4:8", calib=data, pins=["second=1:8", "first=dense"])
+    assert {op.name: op.nm for op in program.image.debug.ops if op.nm} == {"first": "dense", "second": "1:8"}
+
+
+def test_pinned_patterns_follow_the_inputs_where_there_are_data() -> None:
+    """Wanda's metric keeps a small weight of a large input; magnitude does not."""
+    import onnx_ir as ir
+
+    from flexc.frontend.load import load
+    from flexc.passes.calibrate import Statistics
+    from flexc.passes.pins import apply_pins
+    from flexc.passes.prune import write_pinned
+
+    for sums, kept in ((None, 1), ({"l": np.array([[400.0, 1.0]])}, 0)):
+        weight = np.array([[0.5], [1.0]], np.float32)
+        text = '<ir_version: 8, opset_import: ["": 18]> g (float[1,2] x) => (float[1,1] y) { y = MatMul(x, w) }'
+        proto = onnx.parser.parse_model(text)
+        proto.graph.node[0].name = "l"
+        proto.graph.initializer.append(onnx.numpy_helper.from_array(weight, "w"))
+        model: ir.Model = load(proto)
+        apply_pins(model, [Pin("l", nm=NM(1, 2))])
+        write_pinned(model, Statistics(1, sums) if sums else None)
+        constant = next(iter(model.graph.initializers.values())).const_value
+        assert constant is not None
+        assert np.flatnonzero(constant.numpy()).tolist() == [kept]
+
+
+def test_prune_takes_patterns_only(flexc: Call, tmp_path: Path) -> None:
+    model, out = tmp_path / "m.onnx", tmp_path / "p.onnx"
+    onnx.save(mlp_proto(), model)
+    words = ("prune", model, "-o", out, "--method", "magnitude", "--nm", "4:8", "--json", "--pin")
+    report = json.loads(flexc(*words, "second=dense").out)
+    assert {row["name"]: row["nm"] for row in report["linears"]} == {"first": "4:8", "second": "dense"}
+    refused = flexc(*words, "second=host")
+    assert (refused.code, "pin engines in flexc compile" in refused.err) == (2, True)
+
+
+@pytest.mark.parametrize("text", ["first", "=host", "first=cpu", "first=", "first=4:3", "first=a:b"])
 def test_what_is_no_pin(text: str) -> None:
-    with pytest.raises(UsageError, match="not a pin"):
+    with pytest.raises(UsageError, match=r"pin|N must|N:M"):
         Pin.parse(text)
 
 

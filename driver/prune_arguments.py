@@ -23,7 +23,7 @@ def add_prune_arguments(parser: argparse.ArgumentParser, flag: str, default: str
         help="cycles, energy or bits of a window on the target: cycles=12M, energy=3mJ, bits=x0.5 (of the dense model)",
     )
     group.add_argument("--m-set", metavar="M,M", help=f"block lengths to choose from (default: {_listed(DEFAULT_M)})")
-    group.add_argument("--update", metavar="HOW", help="change the weights that stay: none, sparsegpt or cg")
+    group.add_argument("--update", metavar="HOW", help="change the weights that stay: none, sparsegpt, cg or admm")
     group.add_argument("--calib", metavar="FILE", help="calibration data: .npy (tokens, or inputs) or .npz by name")
     group.add_argument(
         "--samples", metavar="N", type=int, default=SAMPLES, help=f"calibration windows (default: {SAMPLES})"

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 Calibration: TypeAlias = "str | os.PathLike[str] | Mapping[str, Path | str] | Feeds"
 """Calibration data: one file, a file for each input, or windows made by hand."""
 
-UPDATES, METRICS, EFFORTS = ("none", "sparsegpt", "cg"), ("auto", "kl", "output"), ("quick", "full")
+UPDATES, METRICS, EFFORTS = ("none", "sparsegpt", "cg", "admm"), ("auto", "kl", "output"), ("quick", "full")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -34,6 +34,6 @@ def select_patterns(model: ir.Model, linears: Sequence[Linear], request: Request
         include_tied=request.include_tied,
         state=request.state,
     )
-    found = select(model, request.feeds, options, request.progress)
+    found = select(model, request.feeds, options, request.progress, request.statistics)
     facts = {"metric": found.metric, "divergence": found.divergence, "cost_windows": found.windows}
     return Choice({linear.name: found.patterns[linear.name] for linear in linears}, facts=facts, costs=found.costs)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -35,14 +35,33 @@ class Divergence:
     metric: str
     outputs: tuple[str, ...]
 
-    def reference(self, dense: Mapping[str, Array]) -> dict[str, Array]:
-        """Return what later comparisons need of the dense outputs of one window."""
-        return {name: _float(dense[name]) for name in self.outputs}
+    def reference(self, dense: Mapping[str, Array], windows: int = 1) -> list[tuple[Array, Array]]:
+        """Return for each output what later comparisons need of one of `windows` dense windows.
 
-    def __call__(self, reference: Mapping[str, Array], changed: Mapping[str, Array]) -> float:
+        Of long outputs only evenly spaced rows are kept, so that all windows together take `_REFERENCE_BYTES` at most.
+        """
+        kept = []
+        for name in self.outputs:
+            rows = _rows(dense[name])
+            limit = _REFERENCE_BYTES // (8 * max(1, rows.shape[1]) * windows * len(self.outputs))
+            every = -(-len(rows) // max(1, limit))
+            rows = np.array(rows[::every])
+            kept.append((rows, _softmax(rows) if self.metric == "kl" else np.array(every)))
+        return kept
+
+    def __call__(self, reference: Sequence[tuple[Array, Array]], changed: Mapping[str, Array]) -> float:
         """Return the divergence of one window; infinite where an output is not finite."""
-        measure = _kl if self.metric == "kl" else _relative
-        return sum(measure(reference[name], _float(changed[name])) for name in self.outputs) / len(self.outputs)
+        total = 0.0
+        for name, (dense, extra) in zip(self.outputs, reference, strict=True):
+            rows = _rows(changed[name])
+            rows = rows[:: -(-len(rows) // max(1, len(dense)))]
+            value = _kl(dense, extra, rows) if self.metric == "kl" else _relative(dense, rows)
+            total += value if np.isfinite(value) else np.inf
+        return total / len(self.outputs)
+
+
+_REFERENCE_BYTES = 1 << 30
+"""What all windows together keep of the dense outputs."""
 
 
 def divergence_of(model: ir.Model, metric: Metric) -> Divergence:
@@ -69,21 +88,31 @@ def _is_logits(value: ir.Value, vocabularies: set[int | None]) -> bool:
     return "logits" in str(value.name).lower() or (bool(shape) and shape[-1] in vocabularies)
 
 
-def _float(array: Array) -> Array:
-    return array if array.dtype in (np.float32, np.float64) else array.astype(np.float32)
+def _rows(array: Array) -> Array:
+    """View an output as float32 or float64 [rows, last axis]."""
+    floats = array if array.dtype in (np.float32, np.float64) else array.astype(np.float32)
+    return floats.reshape(-1, array.shape[-1] if array.ndim else 1)
 
 
-def _kl(dense: Array, changed: Array) -> float:
-    """Return the mean over rows of sum p (log p - log q), in float64."""
-    log_p, log_q = _log_softmax(dense), _log_softmax(changed)
-    total = float(np.sum(np.exp(log_p) * (log_p - log_q)))
-    return total / max(1, log_p.size // max(1, log_p.shape[-1])) if np.isfinite(total) else np.inf
+def _softmax(logits: Array) -> Array:
+    raised = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    raised /= raised.sum(axis=-1, keepdims=True)
+    return np.asarray(raised)
 
 
-def _log_softmax(logits: Array) -> NDArray[np.float64]:
-    shifted: NDArray[np.float64] = logits.astype(np.float64) - logits.max(axis=-1, keepdims=True)
-    shifted -= np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
-    return shifted
+def _kl(logits: Array, softmax: Array, changed: Array) -> float:
+    """Return the mean over rows of KL(p || q), p the softmax of the dense logits, q that of the changed ones.
+
+    With d = changed - dense, sum p (log p - log q) = log sum p exp(d) - sum p d. Centred on the mean of d under p the
+    second term is zero and what is left, log(1 + sum p (exp(d) - 1 - d)), has no cancellation: it is as exact as the
+    logits' own float32 while the sums run in float64.
+    """
+    difference = changed - logits
+    difference -= np.einsum("rv,rv->r", softmax, difference)[:, np.newaxis]
+    excess = np.expm1(difference)
+    excess -= difference
+    excess *= softmax
+    return float(np.mean(np.log1p(excess.sum(axis=-1, dtype=np.float64))))
 
 
 def _relative(dense: Array, changed: Array) -> float:

@@ -10,7 +10,7 @@ from typing import Literal, get_args
 from ...isa.errors import UsageError, did_you_mean
 from .budget import Budget
 
-Update = Literal["none", "sparsegpt", "cg"]
+Update = Literal["none", "sparsegpt", "cg", "admm"]
 Effort = Literal["quick", "full"]
 Metric = Literal["auto", "kl", "output"]
 
@@ -30,7 +30,8 @@ class FlowOptions:
         sparsity: share of zeros over all linears open to pruning; used when there is no `budget`.
         budget: another limit, see :class:`~.budget.Budget`.
         m_set: block lengths to choose from.
-        update: what becomes of the weights that stay: left alone, SparseGPT, or SparseGPT and conjugate gradients.
+        update: what becomes of the weights that stay: left alone; SparseGPT; SparseGPT and conjugate gradients on its
+            mask; masks and weights together by ADMM, the most accurate.
         effort: ``quick``: costs one by one and the knapsack; ``full``: then a search on the joint divergence.
         metric: ``kl`` of the outputs' softmax, ``output`` relative error, ``auto`` by what the output is.
         samples: calibration windows for input statistics and weight updates.

@@ -6,31 +6,32 @@ is; :func:`~.apply.apply_patterns` brings a model to the patterns of any selecti
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-from ...frontend.linears import Linear
+from ...frontend.linears import find_linears
 from ...isa.errors import FlexcError
 from ..calibrate import Statistics, calibrate
-from ..feeds import Feeds
-from ..pattern import NM
-from ..prune import masked, open_linears
+from ..feeds import Feed, Feeds
 from .apply import apply_patterns
 from .budget import sparsity_budget
-from .candidates import candidates, finest
+from .costs import measure_costs
 from .divergence import divergence_of
-from .knapsack import solve
-from .options import FlowOptions, Progress, no_progress
+from .measurements import Measurements, context_of
+from .options import Effort, FlowOptions, Progress, no_progress
+from .problem import Problem, light_point
 from .replay import Replay
+from .search import search
 from .selection import Selection
+from .table import Table
 
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-WINDOWS = 8
-"""Calibration windows that costs are measured on: they rank candidates as 32 do (Spearman 0.97)."""
+WINDOWS: dict[Effort, int] = {"quick": 8, "full": 16}
+"""Calibration windows that divergence is measured on: 8 rank candidates as 32 do (Spearman 0.97)."""
+
+ROUNDS: dict[Effort, int] = {"quick": 1, "full": 8}
+"""Rounds of search on the joint divergence."""
 
 
 def run_flow(model: ir.Model, feeds: Feeds, options: FlowOptions, progress: Progress = no_progress) -> Selection:
@@ -45,68 +46,60 @@ def run_flow(model: ir.Model, feeds: Feeds, options: FlowOptions, progress: Prog
     return selection
 
 
-def select(model: ir.Model, feeds: Feeds, options: FlowOptions, progress: Progress = no_progress) -> Selection:
+def select(
+    model: ir.Model,
+    feeds: Feeds,
+    options: FlowOptions,
+    progress: Progress = no_progress,
+    statistics: Statistics | None = None,
+) -> Selection:
     """Choose a pattern for every linear open to pruning, so that the outputs change least within the budget.
 
     Args:
         model: a static graph, left as it is.
         feeds: calibration windows.
         options: see :class:`~.options.FlowOptions`.
-        progress: told after every linear.
+        progress: told what is being done, and steps done and to do.
+        statistics: of the windows, where they are known already.
 
     Raises:
         UsageError: options that nothing could satisfy.
-        FlexcError: no linear to prune, a budget that cannot be kept, or calibration data that cannot be used.
+        FlexcError: no linear to prune, a budget that cannot be kept, calibration data that cannot be used, or a state
+            file of something else.
     """
-    linears = open_linears(model, include_tied=options.include_tied)
+    linears = [linear for linear in find_linears(model) if options.include_tied or not linear.tied]
     if not linears:
         raise FlexcError("the model has no linear that could be pruned")
     budget = options.budget or sparsity_budget(linears, options.sparsity)
-    patterns = candidates(options.m_set)
-    if budget.by_zeros:
-        patterns = finest(patterns)
-    weights = [np.array([budget.weigh(linear, nm) for nm in patterns]) for linear in linears]
-    solve([np.zeros(len(patterns))] * len(linears), weights, budget.limit, what=budget.name, unit=budget.unit)
-    costs, metric, windows = _costs(model, linears, patterns, feeds, options, progress)
-    chosen = solve(costs, weights, budget.limit, what=budget.name, unit=budget.unit)
+    problem = Problem.of(linears, budget, options.m_set)
+    feeds = feeds.first(options.samples)
+    statistics = statistics or calibrate(model, feeds, options.samples, [linear.name for linear in linears])
+    divergence = divergence_of(model, options.metric)
+    windows = _spread(feeds, WINDOWS[options.effort])
+    progress("preparing", 0, 1)
+    table = Table(model, linears, statistics, feeds, options.update)
+    context = context_of(model, linears, windows, divergence, table.kind, len(feeds))
+    measurements = Measurements(Replay(model, linears, windows, divergence), table, context, options.state)
+    point = light_point(problem.density(), options.m_set)
+    costs = measure_costs(problem, measurements, point, progress)
+    chosen = problem.choose(costs)
+    rounds = ROUNDS[options.effort] if table.kind == "none" else 0
+    chosen, joint = search(problem, measurements, costs, chosen, rounds, progress)
+    dense = {name: float(cost.min()) for name, cost in costs.items()}
     return Selection(
-        patterns={linear.name: patterns[index] for linear, index in zip(linears, chosen, strict=True)},
+        patterns=chosen,
         budget=budget.name,
         unit=budget.unit,
         limit=budget.limit,
-        reached=float(sum(weight[index] for weight, index in zip(weights, chosen, strict=True))),
-        metric=metric,
-        costs={linear.name: float(cost[index]) for linear, cost, index in zip(linears, costs, chosen, strict=True)},
-        windows=windows,
+        reached=problem.takes(chosen),
+        metric=divergence.metric,
+        costs={name: float(costs[name][problem.patterns[name].index(nm)]) - dense[name] for name, nm in chosen.items()},
+        divergence=joint,
+        windows=len(windows),
     )
 
 
-def _costs(
-    model: ir.Model,
-    linears: Sequence[Linear],
-    patterns: Sequence[NM],
-    feeds: Feeds,
-    options: FlowOptions,
-    progress: Progress,
-) -> tuple[list[np.ndarray[tuple[int], np.dtype[np.float64]]], str, int]:
-    """Measure what each pattern of each linear adds to the divergence, the others being lightly pruned."""
-    statistics = calibrate(model, feeds, options.samples, [linear.name for linear in linears])
-    divergence = divergence_of(model, options.metric)
-    replay = Replay(model, linears, list(feeds.first(WINDOWS)), divergence)
-    point = NM(5, 8) if options.budget is None and options.sparsity > _HIGH else NM(6, 8)
-    base = {linear.name: _pruned(linear, point, statistics) for linear in linears}
-    replay.settle(base)
-    costs = []
-    for done, linear in enumerate(linears):
-        progress("costs", done, len(linears))
-        costs.append(np.array([replay.measure({linear.name: _pruned(linear, nm, statistics)}) for nm in patterns]))
-    progress("costs", len(linears), len(linears))
-    return costs, divergence.metric, min(WINDOWS, len(feeds))
-
-
-_HIGH = 0.65
-"""Above this sparsity the point that costs are taken around is 5:8, below it is 6:8."""
-
-
-def _pruned(linear: Linear, nm: NM, statistics: Statistics) -> np.ndarray[tuple[int, int], np.dtype[np.float32]]:
-    return linear.matrix() if nm.is_dense else masked(linear, nm, statistics.norms(linear.name))
+def _spread(feeds: Feeds, count: int) -> list[Feed]:
+    """Return `count` windows, evenly spread over all."""
+    count = min(count, len(feeds))
+    return [feeds[index * len(feeds) // count] for index in range(count)]

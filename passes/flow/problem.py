@@ -1,0 +1,103 @@
+"""The choice as a problem: which patterns each linear may get, what they take, what they cost."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ...frontend.linears import Linear
+from ..pattern import DENSE, NM
+from .budget import Budget
+from .candidates import candidates, finest
+from .knapsack import check_reachable, solve
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Patterns that may be chosen for each linear, lightest first, and what each takes of the budget.
+
+    Raises:
+        FlexcError: nothing keeps to the budget (by :meth:`of`).
+    """
+
+    linears: tuple[Linear, ...]
+    budget: Budget
+    patterns: Mapping[str, tuple[NM, ...]]
+    weights: Mapping[str, Floats]
+
+    @classmethod
+    def of(cls, linears: Sequence[Linear], budget: Budget, m_set: Sequence[int]) -> Problem:
+        """Collect the patterns worth a measurement."""
+        known = candidates(m_set)
+        if budget.by_zeros:
+            known = finest(known)
+        patterns: dict[str, tuple[NM, ...]] = {}
+        weights: dict[str, Floats] = {}
+        for linear in linears:
+            patterns[linear.name], weights[linear.name] = _worthwhile(linear, budget, known)
+        problem = cls(tuple(linears), budget, patterns, weights)
+        check_reachable(list(weights.values()), budget.limit, what=budget.name, unit=budget.unit)
+        return problem
+
+    def choose(self, costs: Mapping[str, Floats]) -> dict[str, NM]:
+        """Return the patterns with the least sum of costs within the budget."""
+        names = [linear.name for linear in self.linears]
+        found = solve(
+            [costs[name] for name in names],
+            [self.weights[name] for name in names],
+            self.budget.limit,
+            what=self.budget.name,
+            unit=self.budget.unit,
+        )
+        return {name: self.patterns[name][index] for name, index in zip(names, found, strict=True)}
+
+    def takes(self, chosen: Mapping[str, NM]) -> float:
+        """Return what a choice takes of the budget."""
+        return sum(float(self.weights[name][self.patterns[name].index(nm)]) for name, nm in chosen.items())
+
+    def density(self) -> float:
+        """Return the share of weights kept when every linear gives up alike: about what the budget asks for."""
+        costs = {
+            linear.name: np.array([linear.n * linear.k * (1 - nm.density) ** 2 for nm in self.patterns[linear.name]])
+            for linear in self.linears
+        }
+        chosen = self.choose(costs)
+        kept = sum(linear.n * chosen[linear.name].kept(linear.k) for linear in self.linears)
+        return kept / sum(linear.n * linear.k for linear in self.linears)
+
+
+def _worthwhile(linear: Linear, budget: Budget, known: Sequence[NM]) -> tuple[tuple[NM, ...], Floats]:
+    """Return the patterns that no other one replaces, and what they take; lightest first.
+
+    A pattern is replaced by one that takes no more and may keep every set of weights that it may keep: at least its
+    share of a block that is a multiple of its own; dense keeps all.
+    """
+    kept = [nm for nm in known if nm.is_dense or nm.kept(linear.k) < linear.k]
+    taken = {nm: budget.weigh(linear, nm) for nm in kept}
+
+    def replaces(new: NM, old: NM) -> bool:
+        covers = new.is_dense or (not old.is_dense and new.m >= old.m and new.density >= old.density)
+        return new != old and covers and taken[new] <= taken[old]
+
+    left = [nm for nm in kept if not any(replaces(other, nm) for other in kept)]
+    left.sort(key=lambda nm: (taken[nm], nm.density))
+    return tuple(left), np.array([taken[nm] for nm in left])
+
+
+def light_point(density: float, m_set: Sequence[int]) -> NM:
+    """Return the pattern around which costs are measured: half the way to `density`, in ratio.
+
+    The largest N with N / M at most the root of the density. Costs taken there tell more of the pruned model than those
+    around the dense one, while costs at the density itself are unstable (docs/flow.md has figures).
+    """
+    m = max(m_set)
+    n = max(1, int(m * np.sqrt(density)))
+    return DENSE if n >= m else NM(n, m)

@@ -13,7 +13,8 @@ from flexc.passes.pattern import NM
 
 def correlated(k: int, positions: int, seed: int = 0) -> np.ndarray:
     rng = np.random.default_rng(seed)
-    return (rng.standard_normal((k, k)) @ rng.standard_normal((k, positions)) / k**0.5).astype(np.float32)
+    mixed = rng.standard_normal((k, k)) @ rng.standard_normal((k, positions)) / k**0.5
+    return np.asarray(mixed, np.float32)
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ import onnx_ir as ir
 
 from . import codes, integer
 from .edit import Editor, constant_array, float_attribute, int_attribute, is_constant, shape_of
+from .recurrent import GATES, recurrent
 
 Rule = Callable[[ir.Node, Editor], bool]
 _FLOATS = {ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16, ir.DataType.DOUBLE}
@@ -225,4 +226,5 @@ RULES: dict[str, tuple[Rule, ...]] = {
     "QLinearMatMul": (integer.quantised_linear,),
     "QLinearConv": (integer.quantised_linear,),
     **dict.fromkeys(codes.VIEWS, (codes.through_view,)),
+    **dict.fromkeys(GATES, (recurrent,)),
 }

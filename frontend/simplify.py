@@ -18,6 +18,7 @@ from .fold import RANDOM, fold
 from .infer import Inference, Spec, inner_nodes, reads, record
 from .precision import Precision
 from .rewrite.table import RULES
+from .unroll import unroll
 
 _SAME_SHAPE_MEANS_SAME = {"Reshape", "Squeeze", "Unsqueeze", "Flatten", "Expand", "Cast", "Tile"}
 _SINGLE_OPERAND = {"Concat", "Sum", "Max", "Min", "Mean"}
@@ -62,7 +63,9 @@ class Simplifier:
         self._check_deterministic(node)
         for each in (node, *inner_nodes(node)):
             self._precision.adapt(each)
-        if self._inline_branch(node) or self._replace(node, CONTRIB if node.domain == DOMAIN else {}):
+        if self._inline_branch(node) or self._unroll(node):
+            return
+        if self._replace(node, CONTRIB if node.domain == DOMAIN else {}):
             return
         specs = self._infer(node)
         if self._bypass(node) or self._fold(node, specs):
@@ -150,6 +153,13 @@ class Simplifier:
         for inner in nodes:
             self._visit(inner)
         return True
+
+    def _unroll(self, node: ir.Node) -> bool:
+        """Put the turns of a Scan or Loop in its place where their number is known."""
+        turns = unroll(node, self._editor)
+        for inner in turns or []:
+            self._visit(inner)
+        return turns is not None
 
     def _bypass(self, node: ir.Node) -> bool:
         """Drop a node whose output is its first input; an Identity from graph input to output has to stay."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -43,6 +43,8 @@ class Emitter:
     taken: set[str]
     linear: str
     nodes: list[ir.Node] = field(default_factory=list)
+    #: Constants that nodes of several linears may read, by a key of their makers' choice.
+    known: dict[Hashable, list[ir.Value]] = field(default_factory=dict)
 
     @staticmethod
     def names_of(graph: ir.Graph) -> set[str]:
@@ -70,6 +72,15 @@ class Emitter:
         value = ir.Value(name=name, shape=ir.Shape(array.shape), type=ir.TensorType(tensor.dtype), const_value=tensor)
         self.graph.register_initializer(value)
         return value
+
+    def shared(self, what: str, array: np.ndarray[Any, Any], key: Hashable) -> ir.Value:
+        """Return an initializer that may already be there: ``key`` is equal for equal arrays, and tells most apart."""
+        same = self.known.setdefault((what, array.shape, key), [])
+        for value in same:
+            if value.const_value is not None and np.array_equal(value.const_value.numpy(), array):
+                return value
+        same.append(self.constant(what, array))
+        return same[-1]
 
     def node(
         self,

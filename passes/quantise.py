@@ -16,6 +16,7 @@ grouped and depthwise, so that no zero point is needed anywhere and padding is z
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from dataclasses import dataclass
 from math import prod
 from typing import TYPE_CHECKING
@@ -76,9 +77,10 @@ def quantise(model: ir.Model) -> ir.Model:
     quantised = model.clone()
     taken = Emitter.names_of(quantised.graph)
     shared: _Shared = {}
+    known: dict[Hashable, list[ir.Value]] = {}  # a recurrence unrolled is many linears with one weight
     for linear in find_linears(quantised):
         if linear.node.op_type not in INTEGER_PRODUCTS and pin_of(linear.node) not in ("vector", "host"):
-            _replace(linear, Emitter(quantised.graph, opset, taken, linear.name), shared)
+            _replace(linear, Emitter(quantised.graph, opset, taken, linear.name, known=known), shared)
     make_signed(quantised, taken)
     return quantised
 
@@ -180,7 +182,7 @@ def _weight(linear: Linear, emitter: Emitter) -> tuple[list[ir.Value], NDArray[n
         codes, scales = quantise_weight(linear.matrix())
     except FlexcError as error:
         raise FlexcError(error.message, where=f"linear '{linear.name}'") from None
-    return [emitter.constant("weight", linear.to_weight(codes).astype(np.int8))], scales
+    return [emitter.shared("weight", linear.to_weight(codes).astype(np.int8), scales.tobytes())], scales
 
 
 def _dequantise(emitter: Emitter, product: ir.Value, source: _Quantised, scales: NDArray[np.float32]) -> ir.Value:

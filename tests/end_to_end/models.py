@@ -94,7 +94,7 @@ def image() -> onnx.ModelProto:
 
 
 def recurrent() -> onnx.ModelProto:
-    """[6,10] -> linear -> a Scan on the host, whose body reads a constant and a value from around it -> linear."""
+    """[6,10] -> linear -> a Scan, whose body reads a constant and a value from around it -> linear."""
     rng = np.random.default_rng(2)
     state, each = (helper.make_tensor_value_info(name, TensorProto.FLOAT, [12]) for name in ("state", "each"))
     body = helper.make_graph(
@@ -119,6 +119,25 @@ def recurrent() -> onnx.ModelProto:
         helper.make_node("MatMul", ["x", "w1"], ["a"], name="up"),
         helper.make_node("ReduceMean", ["a", "axis"], ["offset"], name="offset", keepdims=0),
         helper.make_node("Scan", ["zero", "a"], ["last", "b"], name="scan", body=body, num_scan_inputs=1),
+        helper.make_node("MatMul", ["b", "w2"], ["y"], name="down"),
+    ]
+    return _model(nodes, constants, [6, 10], [6, 4])
+
+
+def branching() -> onnx.ModelProto:
+    """[6,10] -> linear -> an If that only the data decide, whose branches read values from around it -> linear."""
+    rng = np.random.default_rng(2)
+    constants = {"w1": _floats(rng, 10, 12), "half": np.full(12, 0.5, np.float32), "w2": _floats(rng, 12, 4)}
+    outputs = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [6, 12]) for name in ("less", "more")]
+    branches = {
+        "then_branch": helper.make_graph([helper.make_node("Mul", ["a", "half"], ["less"])], "then", [], outputs[:1]),
+        "else_branch": helper.make_graph([helper.make_node("Add", ["a", "half"], ["more"])], "else", [], outputs[1:]),
+    }
+    nodes = [
+        helper.make_node("MatMul", ["x", "w1"], ["a"], name="up"),
+        helper.make_node("ReduceMax", ["a"], ["peak"], name="peak", keepdims=0),
+        helper.make_node("Greater", ["peak", "peak"], ["choice"], name="choice"),
+        helper.make_node("If", ["choice"], ["b"], name="branch", **branches),
         helper.make_node("MatMul", ["b", "w2"], ["y"], name="down"),
     ]
     return _model(nodes, constants, [6, 10], [6, 4])

@@ -12,7 +12,7 @@ from flexc.isa.machine import preset_names
 from flexc.isa.program import Tensor
 from flexc.isa.verifier import verify
 
-from .models import MODELS, recurrent
+from .models import MODELS, branching, recurrent
 
 PATTERNS = ("none", "2:4", "4:8", "1:8", "3:8", "8:16")
 WINDOWS = 3
@@ -76,10 +76,18 @@ def test_only_what_the_machine_cannot_do_goes_to_the_host() -> None:
 
 
 def test_subgraphs_may_read_what_is_around_them() -> None:
+    program = flexc.compile(branching())
+    verdict = program.check(data(program.image.inputs), branching())
+    assert verdict.passed, verdict.line()
+    assert verdict.operators["If"].kind == "host"
+
+
+def test_a_scan_is_a_hardware_loop() -> None:
     program = flexc.compile(recurrent())
     verdict = program.check(data(program.image.inputs), recurrent())
     assert verdict.passed, verdict.line()
-    assert verdict.operators["Scan"].kind == "host"
+    assert "a loop of 6 turns" in [op.reason for op in program.image.debug.ops]
+    assert not [op for op in program.image.debug.ops if op.engine == "host"]
 
 
 def test_patterns_cost_less() -> None:

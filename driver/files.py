@@ -11,6 +11,17 @@ from pathlib import Path
 from flexc.isa.errors import FlexcError
 
 
+def check_folder(path: Path) -> None:
+    """Refuse a file that could not be written later for want of a folder: before the work, not after it.
+
+    Raises:
+        FlexcError: there is no such folder.
+    """
+    if not path.parent.is_dir():
+        remedy = "make the folder first"
+        raise FlexcError("cannot be written: No such file or directory", where=str(path), remedy=remedy)
+
+
 def write_lines(lines: Iterable[str], path: str | None) -> None:
     """Write lines to a file, which appears complete or not at all, or to stdout where `path` is None or ``-``.
 

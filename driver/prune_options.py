@@ -109,8 +109,8 @@ def parse_m_set(text: str) -> tuple[int, ...]:
     return tuple(sorted({int(part) for part in parts}))
 
 
-def check_prune_usage(options: PruneOptions) -> None:
-    """Refuse options that ask for something no input could satisfy.
+def check_prune_usage(options: PruneOptions, flag: str = "--prune") -> None:
+    """Refuse options that ask for something no input could satisfy; `flag` is what the method's own option is called.
 
     Raises:
         UsageError: an unknown name; an amount that is missing, or given twice, or that the method does not take.
@@ -118,7 +118,7 @@ def check_prune_usage(options: PruneOptions) -> None:
     method = find_method(options.prune) if options.prune else None
     given = [name for name in ("nm", "sparsity", "budget") if getattr(options, name) is not None]
     problems: list[FlexcError] = list(_unknown_words(options))
-    problems += _wrong_amounts(method, given, chosen=options.selection is not None)
+    problems += _wrong_amounts(method, flag, given, chosen=options.selection is not None)
     if options.sparsity is not None and not 0 <= options.sparsity < 1:
         remedy = "0.5 prunes half"
         problems.append(UsageError(f"--sparsity {options.sparsity:g}: a share from 0 to below 1", remedy=remedy))
@@ -142,7 +142,7 @@ def _unknown_words(options: PruneOptions) -> list[UsageError]:
     return problems
 
 
-def _wrong_amounts(method: Method | None, given: list[str], *, chosen: bool) -> list[UsageError]:
+def _wrong_amounts(method: Method | None, flag: str, given: list[str], *, chosen: bool) -> list[UsageError]:
     """Say what is wrong with what says how much to prune; `chosen`: a file holds the patterns."""
     if method is None:
         able = ", ".join(each.name for each in METHODS.values() if given and given[0] in each.takes)
@@ -151,14 +151,14 @@ def _wrong_amounts(method: Method | None, given: list[str], *, chosen: bool) -> 
     for name in given:
         if name not in method.takes:
             able = ", ".join(each.name for each in METHODS.values() if name in each.takes)
-            problems.append(UsageError(f"--prune {method.name} takes no --{name}", remedy=f"these do: {able}"))
+            problems.append(UsageError(f"{flag} {method.name} takes no --{name}", remedy=f"these do: {able}"))
     if not problems and len(given) + chosen > 1:
         listed = " and ".join(f"--{name}" for name in [*given, *(["selection"] if chosen else [])])
         problems.append(UsageError(f"{listed} exclude each other", remedy="give one of them"))
     if not given and not chosen and method.amounts:
         examples = " or ".join(_EXAMPLES[name] for name in method.amounts)
         what = "a pattern" if method.amounts[0] == "nm" else "a sparsity or a budget"
-        problems.append(UsageError(f"--prune {method.name} needs {what}", remedy=f"give one, for instance {examples}"))
+        problems.append(UsageError(f"{flag} {method.name} needs {what}", remedy=f"give one, for instance {examples}"))
     return problems
 
 

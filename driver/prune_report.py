@@ -54,7 +54,8 @@ def prune_report(
     linears = open_linears(dense, include_tied=options.include_tied)
     outliers = outliers_by_name(linears, pruned.statistics, options.hyper_m)
     bits = {linear.name: linear for linear in linears}
-    rows = [_row(row, outliers.get(row.name), report.choice.costs.get(row.name)) for row in report.linears]
+    names, costs = report.choice.patterns, report.choice.costs
+    rows = [_row(row, row.name in names, outliers.get(row.name), costs.get(row.name)) for row in report.linears]
     return {
         "schema_version": SCHEMA_VERSION,
         "model": model,
@@ -81,12 +82,12 @@ def prune_report(
     }
 
 
-def _row(row: PrunedLinear, outliers: Outliers | None, cost: float | None) -> dict[str, Any]:
+def _row(row: PrunedLinear, chosen: bool, outliers: Outliers | None, cost: float | None) -> dict[str, Any]:
     return {
         "name": row.name,
         "n": row.n,
         "k": row.k,
-        "open": row.requested is not None,
+        "open": chosen,
         "nm": str(row.nm),
         "sparsity": row.reached,
         "outlier_density": outliers.density if outliers else None,

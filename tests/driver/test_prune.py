@@ -161,6 +161,39 @@ def test_a_batch_normalised_convolution_keeps_its_own_numbers(flexc: Call, tmp_p
     np.testing.assert_array_equal(pruned[pruned != 0], weight[pruned != 0])
 
 
+def test_a_weight_that_cannot_go_back_gives_the_simplified_graph_and_a_warning(flexc: Call, tmp_path: Path) -> None:
+    stored = np.random.default_rng(2).integers(-127, 127, (16, 8)).astype(np.int8)
+    constants: dict[str, np.ndarray[Any, Any]] = {
+        "q": stored,
+        "s": np.array(0.01, np.float32),
+        "z": np.array(0, np.int8),
+    }
+    nodes = [
+        helper.make_node("DequantizeLinear", ["q", "s", "z"], ["w"], name="dequantise"),
+        helper.make_node("MatMul", ["x", "w"], ["y"], name="linear"),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "stored",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [3, 16])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [3, 8])],
+        [numpy_helper.from_array(array, name) for name, array in constants.items()],
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=9), tmp_path / "m.onnx")
+    report = report_of(flexc, tmp_path / "m.onnx", "-o", tmp_path / "p.onnx", "--method", "magnitude", "--nm", "2:4")
+    assert "the simplified graph with static shapes is written instead" in report["warnings"][0]
+    assert nonzero_share(tmp_path / "p.onnx") == 0.5
+    assert run(tmp_path / "p.onnx", {"x": np.ones((3, 16), np.float32)}).shape == (3, 8)
+
+
+def test_a_missing_folder_is_refused_before_the_work(flexc: Call, tmp_path: Path) -> None:
+    done = flexc(
+        "prune", tmp_path / "none.onnx", "-o", tmp_path / "no" / "p.onnx", "--method", "magnitude", "--nm", "2:4"
+    )
+    assert done.code == 1
+    assert "p.onnx: cannot be written: No such file or directory" in done.err
+
+
 def test_a_selection_can_be_saved_edited_and_used_again(flexc: Call, tmp_path: Path) -> None:
     saved = tmp_path / "s.json"
     report_of(
@@ -246,6 +279,15 @@ def test_a_model_without_linears_is_refused(flexc: Call, tmp_path: Path) -> None
         assert done.code == 1
         assert "the model has no linear that could be pruned" in done.err
     assert not (tmp_path / "p.onnx").exists()
+
+
+def test_a_model_may_be_pruned_over_itself(flexc: Call, tmp_path: Path) -> None:
+    source = gemm_model(tmp_path, batch=2, external=True)
+    report_of(flexc, source, "-o", source, "--method", "magnitude", "--nm", "1:4")
+    assert nonzero_share(source) == 0.25
+    report = report_of(flexc, source, "-o", source, "--method", "keep")
+    assert {row["nm"] for row in report["linears"]} == {"1:4"}
+    assert report["requested_sparsity"] is None
 
 
 def test_the_published_method_needs_blocks(flexc: Call, tmp_path: Path) -> None:

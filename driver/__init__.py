@@ -14,13 +14,15 @@ if TYPE_CHECKING:
     from flexc.api import load as load
     from flexc.emulation import Result as Result
     from flexc.isa.errors import FlexcError as FlexcError
+    from flexc.session import Session as Session
 
-__all__ = ["FlexcError", "Program", "Result", "__version__", "compile", "load"]
+__all__ = ["FlexcError", "Program", "Result", "Session", "__version__", "compile", "load"]
 
 _HOMES = {
     "FlexcError": ("flexc.isa.errors", "FlexcError"),
     "Program": ("flexc.api", "Program"),
     "Result": ("flexc.emulation", "Result"),
+    "Session": ("flexc.session", "Session"),
     "compile": ("flexc.api", "compile_model"),
     "load": ("flexc.api", "load"),
 }

@@ -146,12 +146,11 @@ def compile_model(
         UsageError: arguments that contradict each other.
         FlexcError: a model or data that cannot be used, and why.
     """
-    pattern = NM.parse(nm) if isinstance(nm, str) else nm
-    options = Options(
+    options = options_of(
         target=target,
         prune=prune,
-        nm=pattern,
-        budget=parse_budget(budget) if budget else None,
+        nm=nm,
+        budget=budget,
         calib=calib,
         shapes=shapes,
         dims=dims,
@@ -160,10 +159,22 @@ def compile_model(
         keep_reference=keep_reference,
         dump_dir=dump_dir,
         attention=attention,
-        pins=[Pin.parse(text) for text in pins],
+        pins=pins,
         **pruning,
     )
     return Program(compile_graph(path_or_model, options).program)
+
+
+def options_of(
+    *, nm: str | NM | None = None, budget: str | None = None, pins: Sequence[str] = (), **words: Any
+) -> Options:
+    """Return options whose pattern, budget and pins are read from text, as :func:`flexc.compile` takes them."""
+    return Options(
+        nm=NM.parse(nm) if isinstance(nm, str) else nm,
+        budget=parse_budget(budget) if budget else None,
+        pins=[Pin.parse(text) for text in pins],
+        **words,
+    )
 
 
 def load(path: str | Path) -> Program:
@@ -175,4 +186,4 @@ def load(path: str | Path) -> Program:
     return Program(object_file.load(path))
 
 
-__all__ = ["FlexcError", "Program", "compile_model", "load"]
+__all__ = ["FlexcError", "Program", "compile_model", "load", "options_of"]

@@ -56,6 +56,17 @@ def _check(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print it as JSON")
 
 
+def _generate(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", metavar="MODEL.onnx")
+    parser.add_argument("--prompt", metavar="FILE.npy|1,2,3", required=True, help="tokens to begin with")
+    parser.add_argument("--new", metavar="N", type=int, default=32, help="tokens to make at most (default: 32)")
+    parser.add_argument("--stop", metavar="TOKEN", type=int, action="append", default=[], help="no more after this one")
+    parser.add_argument("--output", metavar="FILE.npy", help="save prompt and new tokens, int64")
+    _placement(parser)
+    parser.add_argument("--json", action="store_true", help="print all numbers as JSON")
+    add_prune_arguments(parser, "--prune", None)
+
+
 def _prune(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", metavar="MODEL.onnx")
     parser.add_argument("-o", "--output", metavar="PRUNED.onnx", required=True, help="the model file to write")
@@ -200,6 +211,7 @@ _Fill = Callable[[argparse.ArgumentParser], None]
 
 _COMMANDS: dict[str, tuple[str, _Fill]] = {
     "compile": ("Compile an ONNX model to a program", _compile),
+    "generate": ("Let a model with a cache write tokens; prefill and decode apart", _generate),
     "check": ("Say where each node of a model would run and why, without compiling it", _check),
     "prune": ("Prune an ONNX model to N:M sparsity and write it as ONNX", _prune),
     "eval": ("Measure perplexity, top-1 or output error of models side by side", _eval),

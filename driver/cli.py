@@ -13,6 +13,7 @@ from flexc.isa.errors import FlexcError, ProblemList, UsageError
 #: Command -> (module, function) that carries it out, given the parsed arguments; it returns the exit code.
 COMMANDS = {
     "compile": ("flexc.command_compile", "run"),
+    "generate": ("flexc.command_generate", "run"),
     "check": ("flexc.command_check", "run"),
     "prune": ("flexc.command_prune", "run"),
     "eval": ("flexc.command_eval", "run"),

@@ -12,6 +12,7 @@ from flexc import reference
 from flexc.backend.lower import lower
 from flexc.dump import Dump
 from flexc.emulation import Cost
+from flexc.frontend.growing import CACHE_KEY
 from flexc.frontend.load import load
 from flexc.hardware import quantise_for
 from flexc.isa.errors import UsageError
@@ -159,4 +160,4 @@ def _meta(source: Model, options: Options, model: ir.Model, pruning: PruneReport
         "pruned": "yes" if changed else "no",
         "sparsity": f"{pruning.reached:.6f}",
         "vocabularies": json.dumps(vocabularies, sort_keys=True),
-    }
+    } | ({"cache": model.metadata_props[CACHE_KEY]} if CACHE_KEY in model.metadata_props else {})

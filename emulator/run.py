@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -49,11 +49,17 @@ class Executor:
             self._last, self._dram = None, dram
 
     def run(
-        self, feeds: Mapping[str, npt.NDArray[Any]], observer: Observer | None = None, *, resume: bool = False
+        self,
+        feeds: Mapping[str, npt.NDArray[Any]],
+        observer: Observer | None = None,
+        *,
+        resume: bool = False,
+        without: Collection[str] = (),
     ) -> Tensors:
         """Run all windows of ``feeds`` at once; values are [windows, *shape] both ways.
 
-        A state that is not fed starts at zero; or, with ``resume``, as the last run of as many windows left it.
+        Outputs named in ``without`` are left where they are. A state that is not fed starts at zero; or, with
+        ``resume``, as the last run of as many windows left it.
 
         Raises:
             FlexcError: an input is missing, unknown or of the wrong type or shape; an operand lies outside its memory;
@@ -68,7 +74,7 @@ class Executor:
                 np.copyto(memories.tensor(tensor), feeds[tensor.name])
         with np.errstate(all="ignore"), one_blas_thread():
             binding.run(self.tree.root)
-        return {tensor.name: _output(memories, tensor) for tensor in self.program.outputs}
+        return {each.name: _output(memories, each) for each in self.program.outputs if each.name not in without}
 
     def _plain(self, observer: Observer | None) -> bool:
         """Whether nobody watches, so that the actions of the last run can be used again."""

@@ -8,6 +8,7 @@ model as exported, at every length up to the capacity.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from functools import partial
 
@@ -22,8 +23,8 @@ from .probe import Facts, probe
 from .states import STATE_KEY
 
 VALID = "past_length"  # the input that says how many positions are valid before a step
-LENGTH_KEY = "flexc.length"  # metadata of the input that holds the number of valid positions
-LONG_KEY = "flexc.long"  # metadata of inputs and outputs: the axis that is as long as the capacity
+CACHE_KEY = "flexc.cache"  # metadata of the model, JSON: the input that says so, and outputs as long as a cache: axis
+_APART = (3, 10)  # between the lengths that are compared
 _TRIAL = 5  # a length that no shape of a model is likely to have by chance
 
 
@@ -65,13 +66,32 @@ def hold_caches(
         raise FlexcError(
             f"--cache {capacity}: a step takes {step} positions", where=where, remedy="give a larger capacity"
         )
-    pasts = (capacity - step, capacity - step + 3, capacity - step + 10)
+    pasts = _pasts(capacity - step)
     facts = [probe(model, partial(sizes.set, past=past, step=step), where) for past in pasts]
+    if facts[0].problem is not None:
+        raise FlexcError(
+            f"does not work with {capacity - step} positions before a step of {step}: {facts[0].problem.message}",
+            where=facts[0].problem.where or where,
+            remedy="tables of positions may end before; choose a smaller --cache",
+        )
+    outputs = _long_outputs(graph, Lengths(facts, pasts))
     valid = _add_input(graph)
     Rules(model, Lengths(facts, pasts), {cache.join: cache for cache in caches}, valid, where).run()
     _declare(graph, caches, sizes, capacity, step)
+    held = {cache.present for cache in caches}
+    layout = {
+        "length": str(valid.name),
+        "outputs": {name: axis for name, axis in outputs.items() if name not in held},
+    }
+    model.metadata_props[CACHE_KEY] = json.dumps(layout, sort_keys=True)
     graph.sort()
     return sizes.shapes, sizes.left
+
+
+def _pasts(longest: int) -> tuple[int, int, int]:
+    """Return three lengths of the past, the longest first where there is room below it."""
+    away = -1 if longest > _APART[1] else 1
+    return longest, longest + away * _APART[0], longest + away * _APART[1]
 
 
 class _Sizes:
@@ -115,11 +135,16 @@ def _length(cache: Cache, facts: Facts) -> int:
     return shape[cache.axis] if shape is not None else 0
 
 
+def _long_outputs(graph: ir.Graph, lengths: Lengths) -> dict[str, int]:
+    """Return the outputs that grow with the past, and the axis."""
+    axes = {str(value.name): lengths.long_axes(value) for value in graph.outputs}
+    return {name: next(iter(each)) for name, each in axes.items() if each}
+
+
 def _add_input(graph: ir.Graph) -> ir.Value:
     taken = {str(value.name) for value in graph.inputs}
     name = VALID if VALID not in taken else f"flexc_{VALID}"
     value = ir.Value(name=name, shape=ir.Shape([1]), type=ir.TensorType(ir.DataType.INT64))
-    value.metadata_props[LENGTH_KEY] = "valid positions before the step"
     graph.inputs.append(value)
     return value
 
@@ -135,8 +160,5 @@ def _declare(graph: ir.Graph, caches: Sequence[Cache], sizes: _Sizes, capacity: 
             for name, axes in sizes.long.items()
         },
     )
-    for value in graph.inputs:
-        if str(value.name) in sizes.long:
-            value.metadata_props[LONG_KEY] = str(next(iter(sizes.long[str(value.name)])))
     for cache in caches:
         cache.past.metadata_props[STATE_KEY] = cache.present

@@ -17,11 +17,15 @@ from .simplify import Simplifier
 
 @dataclass
 class Facts:
-    """By name of a value: shape and type, and its numbers where a node gets them from constants and shapes alone."""
+    """By name of a value: shape and type, and its numbers where a node gets them from constants and shapes alone.
+
+    ``problem`` is the first node that could not be understood.
+    """
 
     shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
     types: dict[str, ir.DataType] = field(default_factory=dict)
     arrays: dict[str, npt.NDArray[Any]] = field(default_factory=dict)
+    problem: FlexcError | None = None
 
 
 def probe(model: ir.Model, size: Callable[[ir.Graph], None], where: str) -> Facts:
@@ -49,8 +53,8 @@ class _Prober(Simplifier):
     def _visit(self, node: ir.Node) -> None:
         try:
             super()._visit(node)
-        except FlexcError:
-            return
+        except FlexcError as error:
+            self.facts.problem = self.facts.problem or error
 
     def _infer(self, node: ir.Node) -> list[Spec]:
         specs = super()._infer(node)

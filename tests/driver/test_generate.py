@@ -1,0 +1,79 @@
+"""``flexc generate``, and ``--cache`` and ``--state`` of ``flexc compile``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from .conftest import Call
+
+
+@pytest.fixture
+def model(root: Path) -> Path:
+    return root / "tests/models/cache_dynamo.onnx"
+
+
+def test_tokens_and_what_they_cost(flexc: Call, model: Path, tmp_path: Path) -> None:
+    target = tmp_path / "all.npy"
+    words = ("generate", model, "--prompt", "3,7,11,2", "--new", "4", "--cache", "16")
+    done = flexc(*words, "--output", target, "--json")
+    assert (done.code, done.err) == (0, "")
+    report = json.loads(done.out)
+    prefill, decode = report["phases"]["prefill"], report["phases"]["decode"]
+    assert (prefill["runs"], prefill["tokens"], decode["runs"], decode["tokens"]) == (1, 4, 3, 3)
+    assert decode["tokens_per_s"] == pytest.approx(decode["tokens"] / decode["time_s"])
+    assert prefill["energy_pj"] > 0
+    np.testing.assert_array_equal(np.load(target), [3, 7, 11, 2, *report["tokens"]])
+    text = flexc(*words).out
+    assert "of 16 positions, in the machine's DRAM from step to step" in text
+    assert "tokens/s" in text
+
+
+def test_a_prompt_from_a_file(flexc: Call, model: Path, tmp_path: Path) -> None:
+    np.save(tmp_path / "prompt.npy", np.array([3, 7], np.uint16))
+    done = flexc("generate", model, "--prompt", tmp_path / "prompt.npy", "--new", "1", "--cache", "16", "--json")
+    assert json.loads(done.out)["prompt"] == [3, 7]
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "message"),
+    [
+        (["--prompt", "a,b"], 2, "--prompt a,b: no tokens"),
+        (["--prompt", "none.npy"], 1, "none.npy: cannot be read"),
+        (["--prompt", "1", "--new", "0"], 2, "--new 0: at least one token"),
+        (["--prompt", "1", "--cache", "1"], 2, "at least two positions"),
+    ],
+)
+def test_wrong_usage(flexc: Call, model: Path, words: list[str], code: int, message: str) -> None:
+    done = flexc("generate", model, *words)
+    assert (done.code, done.out) == (code, "")
+    assert message in done.err
+
+
+def test_a_cache_in_a_program_file(flexc: Call, model: Path, tmp_path: Path) -> None:
+    target = tmp_path / "step.fxc"
+    done = flexc("compile", model, "-o", target, "--cache", "16", "--shape", "input_ids=1x1", "--json")
+    assert (done.code, done.err) == (0, "")
+    report = json.loads(flexc("inspect", target, "--json").out)
+    assert [state["input"] for state in report["states"]] == ["past_key_values.0.key", "past_key_values.0.value"]
+    assert "past_length" in [each["name"] for each in report["tensors"]]
+    assert flexc("verify", target).code == 0
+    assert flexc("run", target, "--random-inputs", "1", "--check").code == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--cache", "1", "--shape", "input_ids=1x1"], "--cache 1: a step takes 1 positions"),
+        (["--state", "x"], "--state x: not a state"),
+        (["--cache", "16"], "--dim s41=16"),
+    ],
+)
+def test_wrong_caches(flexc: Call, model: Path, tmp_path: Path, words: list[str], message: str) -> None:
+    done = flexc("compile", model, "-o", tmp_path / "out.fxc", *words)
+    assert done.code in (1, 2)
+    assert message in done.err
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,1 @@
+../../driver/command_generate.py

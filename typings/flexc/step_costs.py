@@ -1,0 +1,1 @@
+../../driver/step_costs.py

@@ -113,6 +113,8 @@ class Rules:
 
     def operand(self, node: ir.Node, place: int, value: ir.Value) -> ir.Value:
         """Return what takes the place of a known operand whose numbers or size depend on the length."""
+        if not self.lengths.known(value) or not self.lengths.varies(value):
+            return value
         if place in _SIZES.get(node.op_type, set()):
             return self.run_time.constant(self.lengths.array(value))
         return self.number(value, node)

@@ -67,6 +67,7 @@ class Simplifier:
             return
         if self._replace(node, CONTRIB if node.domain == DOMAIN else {}):
             return
+        _drop_empty(node)
         specs = self._infer(node)
         if self._bypass(node) or self._fold(node, specs):
             return
@@ -177,6 +178,17 @@ def _trains(node: ir.Node) -> bool:
     """Return whether a Dropout is in training mode for sure."""
     flag = constant_array(node.inputs[2]) if node.op_type == "Dropout" and len(node.inputs) > 2 else None
     return flag is not None and bool(flag.any())
+
+
+def _drop_empty(node: ir.Node) -> None:
+    """Let a Concat go without operands that have no elements (legacy exporters cut such pieces)."""
+    if node.op_type != "Concat" or node.domain != "":
+        return
+    kept = [value for value in node.inputs if value is None or 0 not in (static_shape(value) or ())]
+    if kept and len(kept) < len(node.inputs):
+        for place, value in enumerate(kept):
+            node.replace_input_with(place, value)
+        node.resize_inputs(len(kept))
 
 
 def _does_nothing(node: ir.Node, value: ir.Value) -> bool:

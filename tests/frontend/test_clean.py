@@ -225,3 +225,9 @@ def test_the_source_model_is_not_changed(build: Build) -> None:
 def test_bad_graphs_are_refused_in_words(build: Build, text: str, message: str) -> None:
     with pytest.raises(FlexcError, match=message):
         load(build(text))
+
+
+def test_empty_pieces_are_not_joined(build: Build, same: Same, ops: Ops) -> None:
+    text = "g (float[2,3] x) => (float[2,3] y) <int64[1] a = {1}, int64[1] from = {3}, int64[1] to = {9}> "
+    model = same(build(text + "{ cut = Slice(x, from, to, a) z = Neg(x) y = Concat<axis=1>(z, cut) }"))
+    assert ops(model) == ["Neg"]

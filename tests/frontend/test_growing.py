@@ -125,6 +125,8 @@ BODIES = {
     "the last position": "y = Gather<axis = 1>(present_k, last)",
     "the last position by a slice": "y = Slice(present_k, last, many, one)",
     "positions from the length": "s = Shape(past_k) p = Slice(s, one, two) f = Cast<to = 1>(p) y = Add(x, f)",
+    "the square of the length": "s = Shape(past_k) p = Slice(s, one, two) f = Cast<to = 1>(p) q = Mul(f, f) "
+    "r = Reshape(q, one) y = Add(x, r)",
     "a scale by the length": "s = Shape(present_k) p = Slice(s, one, two) f = Cast<to = 1>(p) r = Sqrt(f) "
     "y = Div(x, r)",
     "a contraction by letters": 'y = Einsum<equation = "bpd,bpe->bde">(present_k, present_k)',

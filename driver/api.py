@@ -58,7 +58,8 @@ class Program:
         """Run one window, or several at once.
 
         Args:
-            feeds: for each input an array of its shape, or all of them with one more axis in front for the windows.
+            feeds: for each input an array of its shape, or all of them with one more axis in front for the windows. A
+                state may be left out: it starts at zero (:class:`flexc.Session` goes on from the last run).
 
         Returns:
             the outputs, with the axis of windows where the inputs had it, and the cost of a window.

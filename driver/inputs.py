@@ -48,7 +48,7 @@ def given_windows(program: Program, inputs: Sequence[str], seed: int | None, lim
 
     Args:
         program: whose inputs they are for.
-        inputs: ``NAME=FILE`` or ``FILE``, as given with ``--input``.
+        inputs: ``NAME=FILE`` or ``FILE``, as given with ``--input``; states may be left out.
         seed: draw one random window from this seed instead.
         limit: windows used at most.
 
@@ -65,7 +65,16 @@ def given_windows(program: Program, inputs: Sequence[str], seed: int | None, lim
     if not inputs and specs:
         listed = " ".join(f"--input {spec.name}=FILE.npy" for spec in specs)
         raise UsageError("no input data", remedy=f"give {listed}, or --random-inputs SEED")
-    return Windows(_from_files(specs, inputs), limit)
+    return Windows(_from_files(_wanted(program, specs, inputs), inputs), limit)
+
+
+def _wanted(program: Program, specs: list[InputSpec], inputs: Sequence[str]) -> list[InputSpec]:
+    """Return the inputs that need data: states start at zero unless data are named for them, or come all in one file."""
+    states = {state.input for state in program.states}
+    given = {_named(text, specs)[0] for text in inputs}
+    if any(text.endswith(".npz") for text in inputs):
+        return specs
+    return [spec for spec in specs if spec.name not in states or spec.name in given]
 
 
 def windows_of(specs: list[InputSpec], inputs: Sequence[str], limit: int | None, flag: str) -> Windows:

@@ -41,10 +41,14 @@ class Residence:
     def run(self, program: Program, feeds: Arrays, given: Arrays) -> Arrays:
         """Run a program whose states go on from the last run, but for those given; return all outputs."""
         self._fit(program)
-        for tensor in program.image.inputs:
-            if tensor.name in given and not np.array_equal(self._view(tensor), given[tensor.name], equal_nan=False):
-                self._view(tensor)[...] = given[tensor.name]
+        self._settle(program, given)
         return self._carry_out(program, feeds, ())
+
+    def _settle(self, program: Program, given: Arrays) -> None:
+        """Write states that are given into their place, where they are not there already."""
+        for tensor in program.image.inputs:
+            if tensor.name in given and not np.array_equal(self._view(tensor), given[tensor.name]):
+                self._view(tensor)[...] = given[tensor.name]
 
     def grow(
         self, program: Program, feeds: Arrays, given: Arrays, axes: Mapping[str, int], past: int, total: int
@@ -53,7 +57,7 @@ class Residence:
 
         Args:
             program: whose states have room for ``total`` positions.
-            feeds: the inputs besides the caches.
+            feeds: the inputs besides the caches; states of fixed size may be left out, to go on from the last run.
             given: the caches, ``past`` positions each; nothing, to go on from the last run.
             axes: of every cache, the axis of positions.
             past: how many positions are valid before the step.
@@ -67,7 +71,10 @@ class Residence:
         for each in foreign:
             first(self._view(each), axes[each.name], past)[...] = given[each.name]
         becomes = {state.input: state.output for state in program.image.states}
-        outputs = self._carry_out(program, feeds, set(becomes.values()))
+        fixed = {name: array for name, array in feeds.items() if name in becomes}
+        self._settle(program, fixed)
+        rest = {name: array for name, array in feeds.items() if name not in becomes}
+        outputs = self._carry_out(program, rest, {becomes[each.name] for each in caches})
         self.valid = total
         for each in caches:
             view = first(self._view(each), axes[each.name], total)

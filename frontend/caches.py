@@ -111,12 +111,16 @@ def set_dims(graph: ir.Graph, dims: Mapping[str, Mapping[int, int]]) -> None:
 
 
 def without(caches: Sequence[Cache], graph: ir.Graph, where: str) -> Iterator[FlexcError]:
-    """Yield inputs that look like parts of a cache but are none of those found."""
-    known = {cache.past for cache in caches}
+    """Yield inputs that are as long as the past by name, but are joined with nothing; those of an encoder are not."""
+    known, pasts = {cache.past for cache in caches}, {symbol(cache.past, cache.axis) for cache in caches} - {"?"}
     for value in graph.inputs:
         name = str(value.name).lower()
-        dynamic = value.shape is not None and any(isinstance(dim, ir.SymbolicDim) for dim in value.shape[1:])
-        if value not in known and dynamic and name.startswith(("past", "cache")) and "mask" not in name:
+        if (
+            value not in known
+            and name.startswith(("past", "cache"))
+            and "mask" not in name
+            and pasts & set(_texts(value))
+        ):
             yield FlexcError(
                 f"input '{value.name}' is not joined with what a step adds: no Concat of both is an output",
                 where=where,

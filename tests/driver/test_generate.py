@@ -62,6 +62,11 @@ def test_a_cache_in_a_program_file(flexc: Call, model: Path, tmp_path: Path) -> 
     assert "past_length" in [each["name"] for each in report["tensors"]]
     assert flexc("verify", target).code == 0
     assert flexc("run", target, "--random-inputs", "1", "--check").code == 0
+    words = []
+    for name, data in (("input_ids", [[3]]), ("attention_mask", [[1] * 16]), ("past_length", [0])):
+        np.save(tmp_path / f"{name}.npy", np.array(data))
+        words += ["--input", f"{name}={tmp_path / name}.npy"]
+    assert flexc("run", target, *words).code == 0  # the cache is empty
 
 
 @pytest.mark.parametrize(

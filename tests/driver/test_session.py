@@ -145,6 +145,26 @@ def test_a_cache_of_fixed_size_is_written_in_place(models: Path) -> None:
     assert [step.kind for step in session.steps[-6:]] == ["prefill"] * 4 + ["decode"] * 2
 
 
+def test_a_cache_of_an_encoder_stays_beside_one_that_grows() -> None:
+    text = """<ir_version: 8, opset_import: ["" : 18]> g (float[1,step,4] x, float[1,past,4] past_self,
+        float[1,source,4] past_encoder) => (float[1,step,4] logits, float[1,total,4] present_self,
+        float[1,source,4] present_encoder) {
+        present_self = Concat<axis = 1>(past_self, x)
+        present_encoder = Identity(past_encoder)
+        a = Transpose<perm = [0,2,1]>(present_self)  r = MatMul(x, a)  b = Softmax(r)  c = MatMul(b, present_self)
+        d = Transpose<perm = [0,2,1]>(past_encoder)  t = MatMul(x, d)  e = Softmax(t)  f = MatMul(e, past_encoder)
+        logits = Add(c, f) }"""
+    proto = onnx.parser.parse_model(text)
+    reference, session = onnxruntime.InferenceSession(proto.SerializeToString()), flexc.Session(proto, cache=16)
+    rng = np.random.default_rng(4)
+    feeds = [{"past_self": np.zeros((1, 0, 4), np.float32), "past_encoder": rng.random((1, 6, 4), np.float32)}] * 2
+    for step in (3, 1, 1):
+        x = rng.standard_normal((1, step, 4)).astype(np.float32)
+        found = [each.run(None, feed | {"x": x}) for each, feed in zip((reference, session), feeds, strict=True)]
+        np.testing.assert_allclose(found[1][0], found[0][0], rtol=0.03, atol=0.03)
+        feeds = [{"past_self": outputs[1], "past_encoder": outputs[2]} for outputs in found]
+
+
 def test_a_model_without_a_cache_is_compiled_for_every_shape(mlp: Path) -> None:
     proto = onnx.load(mlp)
     for value in (proto.graph.input[0], proto.graph.output[0]):

@@ -69,7 +69,7 @@ def given_windows(program: Program, inputs: Sequence[str], seed: int | None, lim
 
 
 def _wanted(program: Program, specs: list[InputSpec], inputs: Sequence[str]) -> list[InputSpec]:
-    """Return the inputs that need data: states start at zero unless data are named for them, or come all in one file."""
+    """Return the inputs that need data: states start at zero unless data are named for them, or all are in one file."""
     states = {state.input for state in program.states}
     given = {_named(text, specs)[0] for text in inputs}
     if any(text.endswith(".npz") for text in inputs):

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from ..isa.errors import FlexcError
+from .dims import parse
 from .edit import int_attribute
 
 _SAME = {"Identity", "Concat"}  # a Concat of one operand, as legacy exporters write it
@@ -78,7 +79,7 @@ def long_dims(graph: ir.Graph, caches: Sequence[Cache]) -> dict[str, dict[int, s
     elsewhere = {text for value in others if not _is_mask(value) for text in _texts(value)}
     for value in others:
         for axis, text in enumerate(_texts(value)):
-            derived = text not in pasts and any(past and past in text for past in pasts)
+            derived = text not in pasts and bool(pasts & set(parse(text).symbols))
             masked = _is_mask(value) and text not in elsewhere and axis == len(value.shape or ()) - 1
             if text and (derived or masked):
                 found.setdefault(str(value.name), {})[axis] = "total"

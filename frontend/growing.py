@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 
 import onnx_ir as ir
+from onnx_ir.passes import common
 
 from ..isa.errors import FlexcError, raise_all
 from .bind import bind_shapes
@@ -85,6 +86,7 @@ def hold_caches(
     }
     model.metadata_props[CACHE_KEY] = json.dumps(layout, sort_keys=True)
     graph.sort()
+    common.RemoveUnusedNodesPass()(model)  # what was worked out from the length of the past would no longer fit
     return sizes.shapes, sizes.left
 
 

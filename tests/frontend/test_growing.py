@@ -129,6 +129,9 @@ BODIES = {
     "r = Reshape(q, one) y = Add(x, r)",
     "a scale by the length": "s = Shape(present_k) p = Slice(s, one, two) f = Cast<to = 1>(p) r = Sqrt(f) "
     "y = Div(x, r)",
+    "one length worked out in two ways": "s = Shape(past_k) p = Slice(s, one, two) w = Shape(x) q = Slice(w, one, two) "
+    "t = Add(p, q) u = ConstantOfShape(t) v = Shape(present_k) a = Slice(v, one, two) b = ConstantOfShape(a) "
+    "c = Add(u, b) e = Unsqueeze(c, one) f = Add(present_k, e) y = ReduceSum(f, one)",
     "a contraction by letters": 'y = Einsum<equation = "bpd,bpe->bde">(present_k, present_k)',
 }  # fmt: skip
 
@@ -142,6 +145,18 @@ def test_what_adds_up_or_picks_along_a_cache(form: str) -> None:
 def test_an_operand_of_the_length_of_the_past_is_joined_at_its_end() -> None:
     body = "o = Mul(x, x) j = Concat<axis = 1>(past_k, o) t = Neg(j) y = ReduceSum(t, one)"
     compare(parsed(body), "step", {"present_k": 1}, rows, (3, 2, 1))
+
+
+def test_a_name_within_another_name_is_not_the_same() -> None:
+    proto = onnx.parser.parse_model(
+        '<ir_version: 8, opset_import: ["" : 18]>'
+        "g (float[1,step,4] x, float[1,s8,4] past_k, float[1,s81,4] past_encoder)"
+        "=> (float[1,4] y, float[1,total,4] present_k)"
+        "{ present_k = Concat<axis = 1>(past_k, x) n = Neg(past_encoder) y = ReduceSum<keepdims = 0>(n, one) }"
+    )
+    proto.graph.initializer.append(onnx.numpy_helper.from_array(np.array([1]), "one"))
+    model = load(proto, dims={"step": 2, "s81": 5}, cache=CAPACITY)
+    assert [shape_of(value)[1:] for value in model.graph.inputs[:3]] == [(2, 4), (CAPACITY, 4), (5, 4)]
 
 
 REFUSED = {

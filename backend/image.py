@@ -93,7 +93,10 @@ def _pads(
 
 
 def as_images(view: View) -> View:
-    """Return a view [N, C, ...] as [N, H, W, C]; a signal has height 1."""
+    """Return a view [N, C, ...] as [N, H, W, C]; a signal has height 1, a row [N, L] one channel besides."""
+    if len(view.shape) == 2:
+        (rows, length), (by_row, by_element) = view.shape, view.strides
+        view = View(view.storage, view.dtype, (rows, 1, length), (by_row, 0, by_element), view.offset)
     if len(view.shape) == 3:
         shape, strides = (*view.shape[:2], 1, view.shape[2]), (*view.strides[:2], 0, view.strides[2])
         view = View(view.storage, view.dtype, shape, strides, view.offset)
@@ -126,7 +129,11 @@ def border_copies(context: Context, name: str, whole: View, border: Border, valu
 
 
 def as_value(images: View, shape: tuple[int, ...]) -> View:
-    """Return a view [N, H, W, C] under the shape [N, C, H, W] or [N, C, L] of the graph."""
+    """Return a view [N, H, W, C] under the shape [N, C, H, W], [N, C, L] or [N, L] of the graph."""
     by_image, by_row, by_pixel, by_channel = images.strides
-    strides = (by_image, by_channel, by_pixel) if len(shape) == 3 else (by_image, by_channel, by_row, by_pixel)
+    strides = {
+        2: (by_image, by_pixel),
+        3: (by_image, by_channel, by_pixel),
+        4: (by_image, by_channel, by_row, by_pixel),
+    }[len(shape)]
     return View(images.storage, images.dtype, shape, strides, images.offset)

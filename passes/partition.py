@@ -31,6 +31,12 @@ ROW_KINDS = ("row", "row_axis", "reduce", "pick", "view", "concat")
 PRIORITY = {"view": 0, "row": 2, "row_axis": 2, "reduce": 2, "pick": 2, "concat": 2}
 
 
+#: Bytes an element that quantising a row at a time takes: both slots of what comes in, codes, and magnitudes.
+LONG_ROW_BYTES = 16
+#: Long rows are quantised one after the other by code of their own; more of them go to the host.
+MOST_LONG_ROWS = 64
+
+
 @dataclass
 class Kernel:
     """Nodes that run together. ``kind`` is the way they are lowered, ``engine`` where the work is done.
@@ -155,7 +161,7 @@ class _Partition:
             self._product(node)
         elif operator.kind in ("linear", "conv"):
             self._new(operator.kind, "array", "constant weight", linear_chain(node, self.members))
-        elif node.op_type == "Abs" and (chain := tensor_quantise_chain(node)):
+        elif node.op_type == "Abs" and (chain := tensor_quantise_chain(node, self.row_bytes)):
             self._new("tensor_quantise", "vector", "one scale for the whole tensor", chain)
         elif operator.kind == "concat" and self._stacks_turns(node):
             self._new("concat", "dma", "the turns of a loop, side by side", [node])
@@ -378,10 +384,14 @@ def _is_bias(add: ir.Node, summand: ir.Value) -> bool:
     )
 
 
-def tensor_quantise_chain(first: ir.Node) -> list[ir.Node]:
-    """Return Abs, ReduceMax, Max, Div, QuantizeLinear where one scale serves a whole image, else an empty list."""
+def tensor_quantise_chain(first: ir.Node, row_bytes: int) -> list[ir.Node]:
+    """Return Abs, ReduceMax, Max, Div, QuantizeLinear where one scale serves a whole image, else an empty list.
+
+    A row of which more than ``row_bytes`` would be needed at once is such an image, too.
+    """
     shape = shape_of(operand(first))
-    if first.metadata_props.get("flexc.role") != "quantise" or len(shape) not in (3, 4):
+    long_rows = len(shape) == 2 and shape[0] <= MOST_LONG_ROWS and LONG_ROW_BYTES * shape[1] > row_bytes
+    if first.metadata_props.get("flexc.role") != "quantise" or not (long_rows or len(shape) in (3, 4)):
         return []
     chain = [first]
     for op_type in ("ReduceMax", "Max", "Div"):

@@ -124,7 +124,21 @@ def batch_normalization(site: Site) -> bool:
     return site.done(site.op("Add", site.op("Mul", centred, scale), shift))
 
 
+def instance_normalization(site: Site) -> bool:
+    """(x - mean) / sqrt(variance + epsilon) * scale + shift, over every channel of every image by itself."""
+    if not site.is_float or site.rank < 3:
+        return False
+    axes = range(2, site.rank)
+    centred = site.op("Sub", site.x, site.reduce("ReduceMean", site.x, axes))
+    variance = site.reduce("ReduceMean", site.op("Mul", centred, centred), axes)
+    deviation = site.op("Sqrt", site.op("Add", variance, site.real("epsilon", 1e-5)))
+    shape = [site.shape[1], *[1] * (site.rank - 2)]
+    scale, shift = (site.reshape(site.given(place), shape) for place in (1, 2))
+    return site.done(site.op("Add", site.op("Mul", site.op("Div", centred, deviation), scale), shift))
+
+
 RULES: dict[str, SiteRule] = {
+    "InstanceNormalization": instance_normalization,
     "BatchNormalization": batch_normalization,
     "ConvTranspose": conv_transpose,
     "LRN": lrn,

@@ -15,6 +15,9 @@ from .site import Site, SiteRule
 #: What the machine reduces itself, over the last axes.
 _CORE = ("ReduceSum", "ReduceMean", "ReduceMax", "ReduceMin", "ReduceProd")
 
+#: Elements from which on a reduction is done in steps: a row of them would fill much of the on-chip buffer.
+LONG = 8192
+
 
 def reduction(site: Site) -> bool:
     """Squares, magnitudes and exponentials before, roots and logarithms after; then any axes as the last ones."""
@@ -27,12 +30,31 @@ def reduction(site: Site) -> bool:
     if op_type not in _CORE:
         return site.is_float and site.done(_derived(site, op_type, axes))
     last = tuple(range(site.rank - len(axes), site.rank))
-    if axes == last or not _reducible(site):
+    if not _reducible(site):
+        return False
+    if math.prod(site.shape[axis] for axis in axes) > LONG and (parts := _in_parts(site, axes)) is not None:
+        return site.done(site.reshape(parts, shape_of(site.node.outputs[0])))
+    if axes == last:
         return False
     kept = [axis for axis in range(site.rank) if axis not in axes]
     moved = site.transpose(site.x, [*kept, *axes])
     result = site.reduce(op_type, moved, last, keepdims=False)
     return site.done(site.reshape(result, shape_of(site.node.outputs[0])))
+
+
+def _in_parts(site: Site, axes: Sequence[int]) -> ir.Value | None:
+    """Return a long reduction in steps: the longest axis by itself, or in two; None where that cannot be done."""
+    op_type, longest = site.node.op_type, max(axes, key=lambda axis: site.shape[axis])
+    others = [axis - (axis > longest) for axis in axes if axis != longest]
+    size = site.shape[longest]
+    if others:
+        inner = site.reduce(op_type, site.x, [longest], keepdims=False)
+        return site.reduce(op_type, inner, others, keepdims=False)
+    part = next((each for each in range(math.isqrt(size), 1, -1) if size % each == 0), None)
+    if part is None:
+        return None
+    split = site.reshape(site.x, [*site.shape[:longest], part, size // part, *site.shape[longest + 1 :]])
+    return site.reduce(op_type, site.reduce(op_type, split, [longest + 1], keepdims=False), [longest], keepdims=False)
 
 
 def _reducible(site: Site) -> bool:

@@ -2,7 +2,8 @@
 
 A program is compiled at the first run, as it needs the shapes of its inputs, and again when they change. Inputs that
 only say how data moves (a Reshape's shape, a Slice's bounds; see ``frontend/steering.py``) are constants of a program:
-it is compiled for the numbers that are given.
+it is compiled for the numbers that are given. Programs compute float64 and bfloat16 in float32; inputs and outputs of
+these types are converted.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ class FlexcRep(BackendRep):
         self._options = {"keep_reference": False, "prune": "none", **options}
         graph = read(model)[0].graph
         self._inputs = [str(value.name) for value in graph.inputs if not value.is_initializer()]
-        self._outputs = [str(value.name) for value in graph.outputs]
+        self._outputs = {str(value.name): value.dtype for value in graph.outputs}
         self._steering = steering_inputs(graph)
         self._programs: dict[tuple[object, ...], Program] = {}
 
@@ -50,9 +51,11 @@ class FlexcRep(BackendRep):
             FlexcError: the model, or an input, is of a kind that flexc does not compile.
         """
         given = self._by_name(inputs)
-        outputs = self.program(given).run({name: array for name, array in given.items() if name not in self._steering})
-        results = [outputs.outputs[name] for name in self._outputs]
-        return tuple(namedtupledict("Outputs", self._outputs)(*results))
+        program = self.program(given)
+        feeds = {each.name: _fed(given[each.name], each.dtype) for each in program.image.inputs if each.name in given}
+        made = program.run(feeds).outputs
+        results = [_declared(made[name], dtype) for name, dtype in self._outputs.items()]
+        return tuple(namedtupledict("Outputs", list(self._outputs))(*results))
 
     def program(self, given: Given) -> Program:
         """Return the program for inputs of these shapes, and for the numbers of those that steer."""
@@ -76,6 +79,18 @@ class FlexcRep(BackendRep):
                 _fix(model.graph, value, given[str(value.name)])
         shapes = {name: array.shape for name, array in given.items() if name not in self._steering}
         return Program(compile_graph(model, Options(shapes=shapes, **self._options)).program)
+
+
+def _fed(array: Array, dtype: str) -> Array:
+    """Return an input as the program takes it: float64 and bfloat16 as float32, which it computes in."""
+    wide = dtype == "f32" and array.dtype in (np.float64, ir.DataType.BFLOAT16.numpy())
+    return array.astype(np.float32) if wide else array
+
+
+def _declared(array: Array, dtype: ir.DataType | None) -> Array:
+    """Return an output in the type that the model declares, where that is another precision of float32."""
+    wide = dtype in (ir.DataType.DOUBLE, ir.DataType.BFLOAT16) and array.dtype == np.float32
+    return array.astype(dtype.numpy()) if wide and dtype is not None else array
 
 
 def _listed(inputs: Any) -> Sequence[Any]:

@@ -14,6 +14,7 @@ import onnx_ir as ir
 from .codes import folded
 from .edit import constant_array, is_constant, static_shape
 from .infer import Spec, inner_nodes
+from .limits import MAX_ELEMENTS
 
 SIZE_LIMIT = 64 * 2**20  # bytes a folded result may take ...
 GROWTH_LIMIT = 4  # ... or this many times its constant inputs, so that weights may be cut, joined and dequantised
@@ -55,7 +56,7 @@ def fold(node: ir.Node, specs: Sequence[Spec]) -> list[np.ndarray] | None:
 def _fold_uniform(node: ir.Node) -> list[np.ndarray] | None:
     """Return one number seen everywhere: of any size, it takes no memory."""
     dims, value = constant_array(node.inputs[0]), node.attributes.get("value")
-    if dims is None:
+    if dims is None or math.prod(int(size) for size in dims.reshape(-1)) > MAX_ELEMENTS:
         return None
     number = np.zeros(1, np.float32) if value is None else value.as_tensor().numpy()
     return [np.broadcast_to(number.reshape(()), tuple(int(size) for size in dims.reshape(-1)))]

@@ -13,6 +13,7 @@ from onnx_ir.passes.common.naming import NameGenerator
 
 from ..isa.errors import FlexcError
 from .bind import bind_shapes
+from .constant_outputs import give_constants_a_node
 from .growing import hold_caches
 from .limits import check_node_count, check_sizes
 from .opset import modernise
@@ -136,5 +137,6 @@ def _scope(text: str) -> str:
 
 def _finish(model: ir.Model) -> None:
     common.RemoveUnusedNodesPass()(model)
+    give_constants_a_node(model.graph)
     common.RemoveUnusedOpsetsPass()(model)
     common.NameFixPass(_Names())(model)

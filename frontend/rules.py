@@ -52,6 +52,12 @@ def numbers(node: ir.Node) -> str:
     return f"works on float32, int32 and int64, not {', '.join(sorted(bad))}" if bad else ""
 
 
+def comparable(node: ir.Node) -> str:
+    """Works on float32, int32, int64 and truth values."""
+    bad = {_dtype(value) for value in node.inputs if value is not None} - NUMBERS - {"BOOL"}
+    return f"works on float32, int32, int64 and truth values, not {', '.join(sorted(bad))}" if bad else ""
+
+
 def truth(node: ir.Node) -> str:
     """Works on truth values only."""
     bad = {_dtype(value) for value in node.inputs if value is not None} - {"BOOL"}
@@ -66,9 +72,9 @@ def cast(node: ir.Node) -> str:
 
 
 def where(node: ir.Node) -> str:
-    """Picks between float32, int32 or int64 tensors."""
-    bad = {_dtype(value) for value in node.inputs[1:] if value is not None} - NUMBERS
-    return f"works on float32, int32 and int64, not {', '.join(sorted(bad))}" if bad else ""
+    """Picks between tensors of float32, int32, int64 or truth values."""
+    bad = {_dtype(value) for value in node.inputs[1:] if value is not None} - NUMBERS - {"BOOL"}
+    return f"works on float32, int32, int64 and truth values, not {', '.join(sorted(bad))}" if bad else ""
 
 
 def reduce_axes(node: ir.Node) -> tuple[int, ...] | None:
@@ -239,10 +245,10 @@ def matmul(node: ir.Node) -> str:
 
 
 def pool(node: ir.Node) -> str:
-    """Images or signals of up to three dimensions, float32, without indices."""
+    """Images or signals, float32, without indices; explicit padding."""
     shape = node.inputs[0].shape if node.inputs[0] is not None else None
     if shape is None or len(shape) not in (3, 4):
-        return "works on images of one to three dimensions"
+        return "works on images of one or two dimensions"
     if len(node.outputs) > 1:
         return "does not make indices"
     if int_attribute(node, "ceil_mode", 0) or node.attributes.get_string("auto_pad", "NOTSET") != "NOTSET":

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 import onnx_ir as ir
 
-from ..edit import shape_of
+from ..edit import is_constant, shape_of
 from ..rules import reduce_axes
 from .site import Site, SiteRule
 
@@ -164,7 +164,19 @@ def hardmax(site: Site) -> bool:
     return site.done(site.op("Where", site.op("Equal", first, places), 1.0, 0.0))
 
 
+def vector_product(site: Site) -> bool:
+    """A MatMul with a vector: as a matrix of one row or column."""
+    ranks = site.rank, len(shape_of(site.given(1)))
+    if min(ranks) != 1 or is_constant(site.x) or is_constant(site.given(1)):
+        return False
+    left = site.op("Unsqueeze", site.x, site.ints([0])) if ranks[0] == 1 else site.x
+    right = site.op("Unsqueeze", site.given(1), site.ints([1])) if ranks[1] == 1 else site.given(1)
+    product = site.op("MatMul", left, right)
+    return site.done(site.reshape(product, shape_of(site.node.outputs[0])))
+
+
 RULES: dict[str, SiteRule] = {
+    "MatMul": vector_product,
     **dict.fromkeys(_CORE, reduction),
     **dict.fromkeys(("ReduceL1", "ReduceL2", "ReduceLogSum", "ReduceLogSumExp", "ReduceSumSquare"), reduction),
     "LogSoftmax": log_softmax,

@@ -17,6 +17,15 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # as pytest sees i
 from tests.node_tests.suite import OUTCOMES, Outcome, cases, run_case
 
 TABLE = Path(__file__).resolve().parents[2] / "docs" / "node-tests.md"
+#: Cases whose expected numbers we do not meet, and why that is not our error.
+KNOWN = {
+    "dft_inverse": "the exact value is 0: the case expects 1.9e-7 there, within 1e-7; we make 3e-15",
+    "dft_inverse_opset19": "as dft_inverse",
+    "attention_4d_with_past_and_present_qk_matmul_bias_3d_mask_causal": (
+        "on the host; onnxruntime masks with the least finite number, the case with -inf"
+    ),
+    "attention_4d_with_past_and_present_qk_matmul_bias_4d_mask_causal": "as the 3d_mask case",
+}
 _HEAD = """# ONNX node tests
 
 Every case of `onnx.backend.test.case.node` (onnx {version}), run through the backend adapter
@@ -26,9 +35,10 @@ Inputs that only steer (a shape, axes, bounds; `frontend/steering.py`) are const
 
 - **native**: the machine runs all of it. **host**: some of it runs as a host segment, with the right result.
 - **refused**: `flexc` says that it does not compile this, and why.
-- **wrong** and **bug** would be numbers beyond the tolerance, and any other exception.
+- **wrong**: numbers beyond the tolerance; for the few cases there are, the reason stands beside them.
+- **bug** would be any other exception.
 
-A case with * has weights of its own and ran on the array, in INT8: it is close, but not within float32's tolerance.
+Weights are inputs of most cases, so nothing is quantised; a case with * ran on the array, partly at least, in INT8.
 
 {totals}
 
@@ -72,7 +82,7 @@ def _by_case(outcomes: list[Outcome]) -> Iterable[str]:
     yield "| case | where | why |"
     yield "|---|---|---|"
     for each in outcomes:
-        reason = each.reason.replace("|", "\\|")
+        reason = (KNOWN.get(each.name, each.reason) if each.status == "wrong" else each.reason).replace("|", "\\|")
         yield f"| {each.name} | {each.status}{'*' if each.quantised else ''} | {reason} |"
 
 

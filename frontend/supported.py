@@ -40,8 +40,8 @@ that breaks its operator's rule, or whose operator is in neither table, runs as 
 compile report names it with the reason. `python -m flexc.frontend.supported` renews this page.
 
 MatMul, Gemm and Conv with constant weights are linears: quantised to INT8, they become MatMulInteger and ConvInteger,
-on the array. float16, bfloat16 and float64 are computed in float32. Operators on constants alone are computed at compile
-time, and so is arithmetic on shapes.
+on the array. float16, bfloat16 and float64 are computed in float32. Operators on constants alone, and arithmetic on
+shapes, are computed at compile time.
 
 ## On the machine
 

@@ -23,15 +23,20 @@ from flexc.passes.pattern import NM
 from flexc.passes.product_cost import place_products
 from flexc.passes.prune import NM_KEY
 from flexc.passes.quantise import quantise
+from flexc.passes.sink import sink
 
 if TYPE_CHECKING:
     from flexc.isa.machine import Machine
 
 
 def quantise_for(model: ir.Model, machine: Machine, attention: str = "auto") -> ir.Model:
-    """Return the graph that is lowered: quantised, products of two activations placed on their engine."""
+    """Return the graph that is lowered: quantised, products of two activations placed on their engine.
+
+    What only the turns of recurrences read is computed there, see :mod:`flexc.passes.sink`.
+    """
     quantised = quantise(model)
     place_products(quantised, machine, lambda node: pin_of(node) or attention)
+    sink(quantised)
     return quantised
 
 

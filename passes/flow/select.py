@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ...frontend.linears import find_linears
 from ...isa.errors import FlexcError
 from ..calibrate import Statistics, calibrate
 from ..feeds import Feed, Feeds
+from ..prune import open_linears
 from .apply import apply_patterns
 from .budget import sparsity_budget
 from .costs import measure_costs
@@ -67,7 +67,7 @@ def select(
         FlexcError: no linear to prune, a budget that cannot be kept, calibration data that cannot be used, or a state
             file of something else.
     """
-    linears = [linear for linear in find_linears(model) if options.include_tied or not linear.tied]
+    linears = open_linears(model, include_tied=options.include_tied)
     if not linears:
         raise FlexcError("the model has no linear that could be pruned")
     budget = options.budget or sparsity_budget(linears, options.sparsity)

@@ -290,6 +290,19 @@ def test_a_model_may_be_pruned_over_itself(flexc: Call, tmp_path: Path) -> None:
     assert report["requested_sparsity"] is None
 
 
+def test_flow_counts_only_what_is_open(flexc: Call, tmp_path: Path) -> None:
+    largest = max(find_linears(load(DECODER)), key=lambda linear: linear.n * linear.k).name
+    words = ("--sparsity", "0.5", "--samples", "2", "--pin", f"{largest}=dense")
+    report = report_of(flexc, DECODER, "-o", tmp_path / "p.onnx", *words)
+    rows = {row["name"]: row for row in report["linears"]}
+    assert rows[largest]["nm"] == "dense"
+    assert not rows[largest]["open"]
+    others = [row for row in rows.values() if row["name"] != largest]
+    zeros = sum(row["sparsity"] * row["n"] * row["k"] for row in others)
+    assert zeros >= 0.5 * sum(row["n"] * row["k"] for row in others)
+    assert report["reached_sparsity"] >= 0.5
+
+
 def test_the_published_method_needs_blocks(flexc: Call, tmp_path: Path) -> None:
     done = flexc("prune", DECODER, "-o", tmp_path / "p.onnx", "--method", "faithful", "--sparsity", "0.5")
     assert done.code == 1

@@ -49,7 +49,7 @@ class Measurements:
         path: file to go on from and to write to, or None.
 
     Raises:
-        FlexcError: the file is of something else, or cannot be read or written.
+        FlexcError: the file holds something else, or cannot be read or written.
     """
 
     def __init__(self, replay: Replay, table: Table, context: str, path: Path | None) -> None:
@@ -96,23 +96,21 @@ class Measurements:
 
 
 def _read(path: Path, context: str) -> dict[str, float]:
-    """Read a state file, or begin one; a last line cut short is passed over."""
+    """Read a state file, or begin one where there is none or one of another selection; a line cut short is dropped."""
     header = json.dumps([_FORMAT, context])
     try:
-        if not path.exists():
+        text = path.read_text(encoding="utf-8") if path.exists() else ""
+        lines = text.split("\n")
+        if not text or (lines[0] != header and lines[0].startswith(f'["{_FORMAT}"')):
             path.write_text(header + "\n", encoding="utf-8")
             return {}
-        text = path.read_text(encoding="utf-8")
-        lines = text.split("\n")
         if lines[-1]:
             path.write_text(text[: -len(lines[-1])], encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise FlexcError(f"cannot be used as state file: {error}", where=str(path)) from None
     if lines[0] != header:
         raise FlexcError(
-            "is no state of this selection: another model, calibration data or options",
-            where=str(path),
-            remedy="name another file, or remove this one",
+            "holds something else than the state of a selection", where=str(path), remedy="name another file"
         )
     values = {}
     for line in lines[1:-1]:

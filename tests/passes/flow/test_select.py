@@ -114,7 +114,15 @@ def test_a_stopped_selection_goes_on_where_it_was(decoder: ir.Model, feeds: Feed
     assert found == select(decoder, feeds, FlowOptions(sparsity=0.5))
 
 
-def test_a_state_of_something_else_is_refused(decoder: ir.Model, feeds: Feeds, tmp_path: Path) -> None:
-    select(decoder, feeds, FlowOptions(sparsity=0.5, state=tmp_path / "state"))
-    with pytest.raises(FlexcError, match="no state of this selection"):
-        select(decoder, feeds.first(9), FlowOptions(sparsity=0.5, state=tmp_path / "state"))
+def test_a_state_of_another_selection_begins_anew_and_no_other_file_is_touched(
+    decoder: ir.Model, feeds: Feeds, tmp_path: Path
+) -> None:
+    options = FlowOptions(sparsity=0.5, state=tmp_path / "state")
+    select(decoder, feeds, options)
+    first = (tmp_path / "state").read_text().splitlines()
+    select(decoder, feeds.first(9), options)
+    assert (tmp_path / "state").read_text().splitlines()[0] != first[0]
+    (tmp_path / "state").write_text("my notes")
+    with pytest.raises(FlexcError, match="holds something else"):
+        select(decoder, feeds, options)
+    assert (tmp_path / "state").read_text() == "my notes"

@@ -47,16 +47,13 @@ def _weight_bytes(model: ir.Model) -> int:
 
 
 def _write(model: ir.Model, file: Path, data_name: str | None) -> None:
-    if data_name is not None:
-        ir.save(model, file, format="protobuf", external_data=data_name, size_threshold_bytes=_INLINE_BYTES)
-        return
     values = [value for graph in model.graphs() for value in graph.initializers.values()]
     tensors = [value.const_value for value in values]
     try:
         for value in values:
             if isinstance(value.const_value, ir.ExternalTensor):
-                value.const_value = _in_memory(value.const_value)
-        ir.save(model, file, format="protobuf")
+                value.const_value = _in_memory(value.const_value)  # onnx_ir would close files whose arrays are in use
+        ir.save(model, file, format="protobuf", external_data=data_name, size_threshold_bytes=_INLINE_BYTES)
     finally:
         for value, tensor in zip(values, tensors, strict=True):
             value.const_value = tensor

@@ -104,14 +104,14 @@ def _read(path: Path, context: str) -> dict[str, float]:
         if not text or (lines[0] != header and lines[0].startswith(f'["{_FORMAT}"')):
             path.write_text(header + "\n", encoding="utf-8")
             return {}
-        if lines[-1]:
-            path.write_text(text[: -len(lines[-1])], encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise FlexcError(f"cannot be used as state file: {error}", where=str(path)) from None
     if lines[0] != header:
         raise FlexcError(
             "holds something else than the state of a selection", where=str(path), remedy="name another file"
         )
+    if lines[-1]:
+        path.write_text(text[: -len(lines[-1])], encoding="utf-8")
     values = {}
     for line in lines[1:-1]:
         key, value = json.loads(line)

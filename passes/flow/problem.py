@@ -96,7 +96,7 @@ def light_point(density: float, m_set: Sequence[int]) -> NM:
     """Return the pattern around which costs are measured: half the way to `density`, in ratio.
 
     The largest N with N / M at most the root of the density. Costs taken there tell more of the pruned model than those
-    around the dense one, while costs at the density itself are unstable (docs/flow.md has figures).
+    around the dense one, while costs at the density itself are unstable (docs/flow-tried.md has figures).
     """
     m = max(m_set)
     n = max(1, int(m * np.sqrt(density)))

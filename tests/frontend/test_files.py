@@ -178,3 +178,13 @@ def test_a_failed_save_leaves_the_old_file(file: Path, tmp_path: Path, monkeypat
 
 def _disk_full(*_: object, **__: object) -> None:
     raise OSError(28, "No space left on device")
+
+
+def test_a_model_can_be_saved_while_its_weights_are_in_use(file: Path, tmp_path: Path) -> None:
+    model = load(file)
+    weight = model.graph.initializers["w"].const_value
+    assert weight is not None
+    in_use = weight.numpy()
+    save(model, tmp_path / "copy.onnx", external=True)
+    saved = onnx.load(tmp_path / "copy.onnx").graph.initializer[0]
+    np.testing.assert_array_equal(onnx.numpy_helper.to_array(saved), in_use)

@@ -69,10 +69,11 @@ def hold_caches(
         )
     pasts = _pasts(capacity - step)
     facts = [probe(model, partial(sizes.set, past=past, step=step), where) for past in pasts]
-    if facts[0].problem is not None:
+    problem, past = next(((each.problem, n) for each, n in zip(facts, pasts, strict=True) if each.problem), (None, 0))
+    if problem is not None:
         raise FlexcError(
-            f"does not work with {capacity - step} positions before a step of {step}: {facts[0].problem.message}",
-            where=facts[0].problem.where or where,
+            f"does not work with {past} positions before a step of {step}: {problem.message}",
+            where=problem.where or where,
             remedy="tables of positions may end before; choose a smaller --cache",
         )
     outputs = _long_outputs(graph, Lengths(facts, pasts))

@@ -6,6 +6,7 @@ here; an operator that has none, and may mix positions, is refused by name.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 
 import numpy as np
@@ -24,9 +25,9 @@ Rule = Callable[["Rules", ir.Node], None]
 #: Operators that work on each element alone, or only move elements along.
 _EACH = {
     "Abs", "Add", "And", "BitwiseAnd", "BitwiseNot", "BitwiseOr", "Cast", "CastLike", "Ceil", "Clip", "Cos",
-    "DequantizeLinear", "Div", "Dropout", "Elu", "Equal", "Erf", "Exp", "Expand", "Flatten", "Floor", "Gelu",
+    "DequantizeLinear", "Div", "Dropout", "Elu", "Equal", "Erf", "Exp", "Expand", "Floor", "Gelu",
     "Greater", "GreaterOrEqual", "Identity", "IsInf", "IsNaN", "LeakyRelu", "Less", "LessOrEqual", "Log",
-    "Max", "Min", "Mod", "Mul", "Neg", "Not", "Or", "Pow", "QuantizeLinear", "Reciprocal", "Relu", "Reshape",
+    "Max", "Min", "Mod", "Mul", "Neg", "Not", "Or", "Pow", "QuantizeLinear", "Reciprocal", "Relu",
     "RotaryEmbedding", "Round", "Shape", "Sigmoid", "Sign", "Sin", "Size", "Softplus", "Sqrt", "Squeeze",
     "Sub", "Sum", "Tanh", "Tile", "Transpose", "Trilu", "Unsqueeze", "Where", "Xor",
 }  # fmt: skip
@@ -289,6 +290,18 @@ def _rows_only(rules: Rules, node: ir.Node) -> None:
         raise rules.refuse(node, "works along the positions of a cache")
 
 
+def _reshape(rules: Rules, node: ir.Node) -> None:
+    """What is long keeps its place: as many elements lie before and behind it, however these are grouped."""
+    data, out = node.inputs[0], node.outputs[0]
+    assert data is not None
+    before, after = (
+        [math.prod(rules.lengths.shape(value)[:axis]) for axis in rules.lengths.long_axes(value)]
+        for value in (data, out)
+    )
+    if before != after:
+        raise rules.refuse(node, "mixes the positions of a cache with another dim")
+
+
 def _gemm(rules: Rules, node: ir.Node) -> None:
     """Rows stay apart; a sum over positions has no rule."""
     if not rules.lengths.long_axes(node.outputs[0]) or int_attribute(node, "transA", 0):
@@ -348,6 +361,8 @@ _RULES: dict[str, Rule] = {
     "GatherND": pick_forward,
     "GatherElements": pick_forward,
     "Concat": join,
+    "Reshape": _reshape,
+    "Flatten": _reshape,
     "Split": _rows_only,
     "LayerNormalization": _rows_only,
     "RMSNormalization": _rows_only,

@@ -17,7 +17,8 @@ from flexc.frontend.states import STATE_KEY
 from flexc.isa.errors import FlexcError
 
 CAPACITY = 12
-AXES = "int64[1] one = {1}, int64[1] zero = {0}, int64[1] two = {2}, int64[1] last = {-1}, int64[1] many = {99}"
+AXES = "int64[1] zero = {0}, int64[1] one = {1}, int64[1] two = {2}, int64[1] three = {3}, int64[1] last = {-1}, "
+AXES += "int64[1] many = {99}"
 Arrays = dict[str, np.ndarray]
 Feed = Callable[[int, int], Arrays]
 
@@ -162,6 +163,10 @@ def test_a_name_within_another_name_is_not_the_same() -> None:
 REFUSED = {
     "the past alone": ("m = Neg(past_k) y = ReduceSum(m, one)", "reads the past apart from what a step adds"),
     "a mean over positions": ("y = ReduceMean(present_k, one)", "takes a mean over the positions"),
+    "positions turned into another dim": (
+        "s = Shape(present_k) p = Slice(s, one, two) t = Concat<axis = 0>(last, p) y = Reshape(present_k, t)",
+        "mixes the positions of a cache with another dim",
+    ),
     "from the end": ("y = CumSum<reverse = 1>(present_k, one)", "adds up from the end"),
     "merged with another dim": (
         "m = Reshape(present_k, last) y = ReduceSum(m, zero)",

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import time
+
 import numpy as np
 import pytest
 
+from flexc.isa.machine import load_machine
 from flexc.isa.program import Program
-from tests.backend.compare import small_machine
-from tests.backend.models import check, reasons
+from tests.backend.compare import compiled, small_machine
+from tests.backend.models import check, parsed, reasons
 from tests.backend.turn_makers import indices, stacked, unrolled
 
 PICK = "x{t} = Gather<axis = 0>(x, i{t})  "
@@ -149,3 +152,18 @@ def test_what_lies_unevenly_stays_unrolled() -> None:
     head = "(float[7,5,4] x, float[5,4] a, float[5,4] z) => (float[] y)"
     program = check(f"{head} {{ {unrolled(7, body, {'h': 'z'})} y = Neg(h6) }}", arrays=picks)
     assert not loops(program)
+
+
+def test_compile_time_is_linear_in_the_turns() -> None:
+    """Eight times the turns take about eight times as long; anything quadratic would take up to 64 times."""
+    head, body, first, after = FORMS["state in rows"]
+    seconds = []
+    for turns in (24, 192):
+        text = (
+            f"{unrolled(turns, body, first)} {after.format(stack=stacked(turns, 'u')).replace('h6', f'h{turns - 1}')}"
+        )
+        model = parsed(f"{head.replace('float[7', f'float[{turns}')} {{ {text} }}", **indices(turns))
+        start = time.process_time()
+        compiled(model, load_machine("edge"))
+        seconds.append(time.process_time() - start)
+    assert seconds[1] < 20 * seconds[0]

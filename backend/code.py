@@ -144,17 +144,19 @@ class Builder:
         self.tiles: list[Tile] = []
         self._moving: Sequence[Moving] = ()
         self._outer: list[Loop] = []
+        self._streams: dict[Stream, int] = {}  # what registers hold, the one used longest ago first
         self.begin_kernel()
 
     def begin_kernel(self) -> None:
-        """Forget the streams, loops and buffer of the kernel before."""
-        self._streams: dict[Stream, int] = {}
+        """Forget the loops and the buffer of the kernel before; its streams may be used again, or set anew."""
+        self._in_use: set[int] = set()
         self._depth = len(self._outer)
         self._buffer_top = 0
 
     def begin_turns(self, count: int, moving: Sequence[Moving]) -> None:
         """Open a loop around whole kernels, in which the storages of ``moving`` move."""
         self.begin_kernel()
+        self._streams.clear()  # what a later turn finds in a register is what the turn before has left there
         self._outer, self._moving = self.loops(count), moving
         self.tiles.append(Tile(len(self.code), "turn", count))
         self.emit("loop", level=0, count=count)
@@ -163,6 +165,7 @@ class Builder:
         """Close the loop around kernels."""
         self.emit("endloop", level=0)
         self._outer, self._moving = [], ()
+        self._streams.clear()
         self.begin_kernel()
 
     def emit(self, mnemonic: str, **values: Value) -> int:
@@ -180,14 +183,24 @@ class Builder:
 
     def stream(self, stream: Stream) -> int:
         """Return a register that holds the stream, setting one here if none does."""
-        if stream in self._streams:
-            return self._streams[stream]
-        register = len(self._streams)
-        if register >= min(STREAMS, self.machine.control.streams):
-            raise DoesNotFit(f"{register + 1} streams")
+        register = self._streams.pop(stream, -1)
+        if register < 0:
+            register = self._free_register()
+            self._set(register, stream)
         self._streams[stream] = register
-        self._set(register, stream)
+        self._in_use.add(register)
         return register
+
+    def _free_register(self) -> int:
+        """Return a register that holds nothing, or what no kernel has used for longest; this kernel's own stay."""
+        count = min(STREAMS, self.machine.control.streams)
+        if len(self._streams) < count:
+            return len(self._streams)
+        for stream, register in self._streams.items():
+            if register not in self._in_use:
+                del self._streams[stream]
+                return register
+        raise DoesNotFit(f"{count + 1} streams")
 
     def _set(self, register: int, stream: Stream) -> None:
         stream = self._placed(stream)

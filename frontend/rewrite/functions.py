@@ -15,8 +15,8 @@ from ..edit import Editor
 
 #: Operators whose function body consists of what the machine has.
 EXPANDED = (
-    "CenterCropPad", "GroupNormalization", "MeanVarianceNormalization", "NegativeLogLikelihoodLoss",
-    "SoftmaxCrossEntropyLoss", "SwiGLU",
+    "Attention", "CenterCropPad", "GroupNormalization", "MeanVarianceNormalization", "NegativeLogLikelihoodLoss",
+    "RotaryEmbedding", "SoftmaxCrossEntropyLoss", "SwiGLU",
 )  # fmt: skip
 
 

@@ -3,10 +3,35 @@
 from __future__ import annotations
 
 from .. import canonical
-from . import activations, convolution, einsum, functions, indexing, movement, pooling, reductions, resize, spectral
+from . import (
+    activations,
+    convolution,
+    einsum,
+    functions,
+    idle,
+    indexing,
+    movement,
+    normalisation,
+    pooling,
+    reductions,
+    resize,
+    spectral,
+)
 from .site import Rule, at_site
 
-_MODULES = (activations, reductions, movement, indexing, pooling, convolution, resize, einsum, spectral)
+_MODULES = (
+    idle,
+    activations,
+    reductions,
+    normalisation,
+    movement,
+    indexing,
+    pooling,
+    convolution,
+    resize,
+    einsum,
+    spectral,
+)
 
 
 def _all() -> dict[str, tuple[Rule, ...]]:

@@ -123,12 +123,8 @@ class Simplifier:
 
     def _check_static(self, node: ir.Node) -> None:
         for value in node.outputs:
-            needed = value.uses() or value.is_graph_output()
-            if (
-                value.name
-                and needed
-                and not (isinstance(value.type, ir.TensorType) and static_shape(value) is not None)
-            ):
+            needed = value.name and (value.uses() or value.is_graph_output())
+            if needed and not (isinstance(value.type, ir.TensorType) and static_shape(value) is not None):
                 self._refuse(node, value)
 
     def _refuse(self, node: ir.Node, value: ir.Value) -> None:

@@ -30,13 +30,20 @@ def normalisation(site: Site) -> bool:
     if not site.only_first():
         return expand(site.node, site.editor)
     shape, axis = site.shape, site.axis(-1)
-    if axis == site.rank - 1:
+    given = [scale for scale in site.node.inputs[1:] if scale is not None]
+    if axis == site.rank - 1 or not all(_repeats(shape_of(scale), shape[axis:]) for scale in given):
         return False
     length = prod(shape[axis:])
-    scales = [_joined(site, scale, shape[axis:]) for scale in site.node.inputs[1:] if scale is not None]
+    scales = [_joined(site, scale, shape[axis:]) for scale in given]
     others = {"epsilon": site.real("epsilon", 1e-5), "stash_type": site.integer("stash_type", 1)}
     merged = site.reshape(site.x, (*shape[:axis], length))
     return site.done(site.reshape(site.op(site.node.op_type, merged, *scales, axis=-1, **others), shape))
+
+
+def _repeats(small: tuple[int, ...], large: tuple[int, ...]) -> bool:
+    """Return whether a shape repeats to another one."""
+    ends = zip(reversed(small), reversed(large), strict=False)
+    return len(small) <= len(large) and all(own in (1, wanted) for own, wanted in ends)
 
 
 def _joined(site: Site, scale: ir.Value, shape: tuple[int, ...]) -> ir.Value:

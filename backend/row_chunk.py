@@ -112,7 +112,12 @@ class RowChunk:
 
     def _load(self, access: Access, *, moving: bool) -> Pending:
         source = self._outside(access)
-        copy, self.held[access] = bring(source, *self._slots(source.bytes, ringed=moving))
+        copy, held = bring(source, *self._slots(source.bytes, ringed=moving))
+        self.held[access] = held
+        for part, (whole, first) in self.kernel.within.items():
+            if whole is access:
+                columns = replace(held, base=held.base + first * held.col_pitch, cols=part.cols)
+                self.held[part] = normalised(columns)
         return copy
 
     def _store(self, root: ir.Value, access: Access) -> Pending:

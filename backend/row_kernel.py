@@ -68,6 +68,9 @@ class RowKernel:
             dict.fromkeys(each for sources in self.sources for each in sources if isinstance(each, Access))
         )
         self.pure = is_elementwise(kernel.nodes, kernel.forms)
+        #: Operands that are columns of another one: they lie in the buffer with that.
+        self.within = {} if self.pure else within(self.loads)
+        self.loads = [each for each in self.loads if each not in self.within]
         self.stores = self._plan_outputs(context)
 
     def _find_roots(self) -> dict[ir.Value, ir.Value]:
@@ -212,6 +215,35 @@ class RowKernel:
 def dense_strides(sizes: tuple[int, ...]) -> tuple[int, ...]:
     """Return the strides, in elements, of a dense tensor."""
     return tuple(math.prod(sizes[place + 1 :]) for place in range(len(sizes)))
+
+
+def within(loads: Sequence[Access]) -> dict[Access, tuple[Access, int]]:
+    """Return the operands that are columns of another one in the same rows: (that one, their first column there).
+
+    The halves of a rotary embedding are, of the whole that is multiplied by the cosines.
+    """
+    found: dict[Access, tuple[Access, int]] = {}
+    for part in loads:
+        for whole in loads:
+            first = _first_column(part, whole)
+            if part is not whole and whole not in found and first is not None:
+                found[part] = whole, first
+                break
+    return found
+
+
+def _first_column(part: Access, whole: Access) -> int | None:
+    """Return where in the columns of ``whole`` those of ``part`` begin, or None where they are not among them."""
+    alike = (part.view.storage, part.strides, part.by, part.view.dtype, part.col_stride) == (
+        whole.view.storage,
+        whole.strides,
+        whole.by,
+        whole.view.dtype,
+        whole.col_stride,
+    )
+    first, rest = divmod(part.view.offset - whole.view.offset, whole.col_stride)
+    inside = not rest and part.cols < whole.cols and 0 <= first <= whole.cols - part.cols
+    return first if alike and inside else None
 
 
 def wide_access(view: View, shape: tuple[int, ...], *, bare: bool = False) -> Access:

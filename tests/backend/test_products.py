@@ -135,3 +135,13 @@ def test_integer_products_of_others_without_scales_run_on_the_host() -> None:
     text = "(int8[2,9,16] a, int8[2,16,8] b) => (int32[] y) { y = MatMulInteger(a, b) }"
     program = lower(load(parsed(text)), load_machine("edge"))
     assert engines(program) == ["host"]
+
+
+def test_runs_of_fewer_windows_follow_runs_of_more() -> None:
+    model = parsed("(float[2,9,16] a, float[2,16,8] b) => (float[] y) { y = MatMul(a, b) }")
+    _, program = lowered(model, load_machine("edge"))
+    feeds, executor = random_feeds(model, 3), Executor(program)
+    every = executor.run(feeds)["y"]
+    for part in (slice(0, 2), slice(2, 3), slice(0, 3)):
+        again = executor.run({name: array[part] for name, array in feeds.items()})["y"]
+        np.testing.assert_array_equal(again, every[part])

@@ -125,3 +125,15 @@ def test_long_chains_are_cut_into_kernels_that_have_the_streams_they_need() -> N
     program = check(f"({', '.join(inputs)}) => (float[] y) {{ s0 = Neg(x0) {sums} y = Neg(s39) }}")
     assert set(engines(program)) == {"vector"}
     assert len(program.debug.ops) > 1
+
+
+def test_columns_of_an_operand_are_not_brought_again() -> None:
+    text = """(float[1,5,8] x, float[1,5,8] c) => (float[] y) {
+        a = Mul(x, c) l = Slice(x, zero, four, last) h = Slice(x, four, eight, last) n = Neg(h)
+        t = Concat <axis = -1> (n, l) s = Mul(t, c) y = Add(a, s)
+    }"""
+    program = check(
+        text, arrays={name: np.array([at]) for name, at in {"zero": 0, "four": 4, "eight": 8, "last": 2}.items()}
+    )
+    copies = [each for each in program.code if each.mnemonic == "copy"]
+    assert len(copies) == 3  # x and c come, y goes

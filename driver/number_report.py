@@ -8,13 +8,19 @@ from typing import Any
 import onnx_ir as ir
 
 from flexc.frontend.codes import CODES_KEY
+from flexc.frontend.experts import EXPERTS_KEY
 from flexc.frontend.precision import NARROWED_KEY
 
 
 def numbers_report(quantised: ir.Model) -> dict[str, Any]:
-    """Return the types that float32 stands for, and of how many linears the integers are kept, made anew or made."""
+    """Return the types that float32 stands for, how many linears have integers kept, made anew or made, and experts."""
+    experts = [node.metadata_props[EXPERTS_KEY] for node in quantised.graph if EXPERTS_KEY in node.metadata_props]
     notes = [node.metadata_props[CODES_KEY] for node in quantised.graph if CODES_KEY in node.metadata_props]
-    return {"computed_in_float32": quantised.metadata_props.get(NARROWED_KEY, ""), "weights": dict(Counter(notes))}
+    return {
+        "computed_in_float32": quantised.metadata_props.get(NARROWED_KEY, ""),
+        "weights": dict(Counter(notes)),
+        "experts": dict(Counter(experts)),
+    }
 
 
 def number_facts(numbers: dict[str, Any]) -> list[tuple[str, str]]:
@@ -27,4 +33,7 @@ def number_facts(numbers: dict[str, Any]) -> list[tuple[str, str]]:
         if weights.get("requantised"):
             text += f"; {weights['requantised']} were quantised in a way the array has not, and anew to INT8"
         facts.append(("quantised", text))
+    for number, products in numbers["experts"].items():
+        text = f"every row goes through all {number} experts ({products} products), and routing picks the results"
+        facts.append(("experts", f"{text}: time does not depend on it"))
     return facts

@@ -26,6 +26,7 @@ import onnx_ir as ir
 
 from ..frontend.codes import CODES_KEY, codes_of
 from ..frontend.edit import constant_array, shape_of
+from ..frontend.experts import EXPERTS_KEY
 from ..frontend.linears import INTEGER_PRODUCTS, Linear, find_linears
 from ..isa.errors import FlexcError
 from .emit import LINEAR_KEY, ROLE_KEY, Emitter, pin_of
@@ -159,6 +160,8 @@ def _product(
     product = emitter.node(op, "multiply", "multiply", inputs, shape, dtype=ir.DataType.INT32, attributes=attributes)
     notes = linear.node.metadata_props
     emitter.nodes[-1].metadata_props[NM_KEY] = notes.get(NM_KEY, "dense")
+    if EXPERTS_KEY in notes:
+        emitter.nodes[-1].metadata_props[EXPERTS_KEY] = notes[EXPERTS_KEY]
     emitter.nodes[-1].metadata_props[CODES_KEY] = "kept" if linear.quantised else notes.get(CODES_KEY, "made")
     return product, scales
 

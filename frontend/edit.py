@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 import onnx_ir as ir
@@ -49,13 +49,21 @@ def float_attribute(node: ir.Node, name: str, default: float) -> float:
     return default if attribute is None else attribute.as_float()
 
 
+def _nothing(_old: ir.Value, _new: ir.Value) -> None:
+    """Take no notice."""
+
+
 class Editor:
-    """Edits of one graph; nodes it inserts are remembered until :meth:`take_inserted`."""
+    """Edits of one graph; nodes it inserts are remembered until :meth:`take_inserted`.
+
+    ``on_substitute`` is told of every value that takes the place of another.
+    """
 
     def __init__(self, graph: ir.Graph) -> None:
         self.graph = graph
         self._interned: dict[tuple[object, ...], ir.Value] = {}
         self._inserted: list[ir.Node] = []
+        self.on_substitute: Callable[[ir.Value, ir.Value], None] = _nothing
         for value in tuple(graph.initializers.values()):
             self._intern(value)
 
@@ -144,6 +152,7 @@ class Editor:
         """Let ``values`` take the place of all outputs of ``node``, names of graph outputs included; remove it."""
         for old, new in zip(node.outputs, values, strict=True):
             kept = old.is_graph_output() or (new.producer() is not None and new.producer() in self._inserted)
+            self.on_substitute(old, new)
             old.replace_all_uses_with(new, replace_graph_outputs=True)
             if kept:
                 name, old.name = old.name, None

@@ -16,6 +16,7 @@ from .contrib import CONTRIB, DOMAIN
 from .edit import Editor, constant_array, shape_of, static_shape
 from .fold import RANDOM, fold
 from .infer import Inference, Spec, inner_nodes, reads, record
+from .lanes import Lanes
 from .precision import Precision
 from .rewrite.table import RULES
 from .unroll import unroll
@@ -38,6 +39,7 @@ class Simplifier:
         self._editor = Editor(model.graph)
         self._inference = Inference(model.opset_imports, model.ir_version)
         self._precision = Precision(model, self._editor)
+        self._lanes = Lanes(self._editor, where)
 
     def run(self) -> None:
         """Visit every node; FlexcError names all that are invalid or have no static shape.
@@ -68,7 +70,12 @@ class Simplifier:
         if self._replace(node, CONTRIB if node.domain == DOMAIN else {}):
             return
         _drop_empty(node)
+        if self._lanes.all_places(node):
+            return
         specs = self._infer(node)
+        if self._take_over(self._lanes.add_up(node)):
+            return
+        self._lanes.follow(node)
         if self._bypass(node) or self._fold(node, specs):
             return
         for each in (node, *inner_nodes(node)):
@@ -77,10 +84,13 @@ class Simplifier:
 
     def _replace(self, node: ir.Node, rules: Mapping[str, Sequence[Rule]]) -> bool:
         """Apply the first rule that fits, and visit what it puts in the node's place."""
-        found = any(rule(node, self._editor) for rule in rules.get(node.op_type, ()))
-        for new in self._editor.take_inserted() if found else ():
+        return self._take_over(any(rule(node, self._editor) for rule in rules.get(node.op_type, ())))
+
+    def _take_over(self, replaced: bool) -> bool:
+        """Visit what was put in a node's place, if it was; return whether."""
+        for new in self._editor.take_inserted() if replaced else ():
             self._visit(new)
-        return found
+        return replaced
 
     def _place(self, node: ir.Node) -> str:
         return f"{self._where}: node '{node.name}' ({node.op_type})"
@@ -117,7 +127,8 @@ class Simplifier:
         values = []
         for output, array, spec in zip(node.outputs, arrays, specs, strict=True):
             name = output.name or f"{node.name}.unused"
-            values.append(self._editor.constant(name, array, spec.dtype, shared=not output.is_graph_output()))
+            shared = not output.is_graph_output() and output not in self._lanes
+            values.append(self._editor.constant(name, array, spec.dtype, shared=shared))
         self._editor.substitute(node, values)
         return True
 
@@ -168,6 +179,8 @@ class Simplifier:
         value = node.inputs[0] if node.inputs else None
         if node.domain != "" or value is None or len(node.outputs) == 0 or not _does_nothing(node, value):
             return False
+        if (node.outputs[0] in self._lanes) != (value in self._lanes):
+            return False  # here rows begin or cease to be those that a mask chooses
         if not self._editor.can_stand_for(value, node.outputs[0]) or any(out.uses() for out in node.outputs[1:]):
             return False
         node.resize_outputs(1)

@@ -73,10 +73,12 @@ def test_leading_ones_that_raise_the_rank_stay(build: Build, same: Same, rng: np
     assert find_linears(model) == []
 
 
-def test_batched_expert_weights_stay(build: Build, same: Same, ops: Ops, rng: np.random.Generator) -> None:
+def test_batched_expert_weights_become_a_linear_each(
+    build: Build, same: Same, ops: Ops, rng: np.random.Generator
+) -> None:
     model = same(build("g (float[2,3,4] x) => (float[2,3,5] y) { y = MatMul(x, w) }", w=_normal(rng, 2, 4, 5)))
-    assert ops(model) == ["MatMul"]
-    assert find_linears(model) == []
+    assert ops(model).count("MatMul") == 2
+    assert len(find_linears(model)) == 2
 
 
 def test_outer_product_is_a_mul(build: Build, same: Same, ops: Ops, rng: np.random.Generator) -> None:

@@ -165,6 +165,12 @@ class Cutter:
         return cuts
 
 
+def bytes_handed_on(model: ir.Model, cutting: Cutting) -> int:
+    """Return the bytes of everything that prelude and segments hand on in one window."""
+    names = {name for segment in (cutting.prelude, *cutting.segments) for name in segment.outputs}
+    return sum(_bytes(value) for node in model.graph for value in node.outputs if value.name in names)
+
+
 def _needed(graph: ir.Graph, outputs: Set[str]) -> set[ir.Node]:
     """Return the nodes that the named values depend on."""
     wanted: set[ir.Value] = set()

@@ -6,8 +6,11 @@ is; :func:`~.apply.apply_patterns` brings a model to the patterns of any selecti
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from math import prod
 from typing import TYPE_CHECKING
 
+from ...frontend.edit import shape_of
 from ...isa.errors import FlexcError
 from ..calibrate import Statistics, calibrate
 from ..feeds import Feed, Feeds
@@ -15,7 +18,8 @@ from ..prune import open_linears
 from .apply import apply_patterns
 from .budget import sparsity_budget
 from .costs import measure_costs
-from .divergence import divergence_of
+from .cuts import Cutter, bytes_handed_on
+from .divergence import Divergence, divergence_of
 from .measurements import Measurements, context_of
 from .options import Effort, FlowOptions, Progress, no_progress
 from .problem import Problem, light_point
@@ -27,8 +31,16 @@ from .table import Table
 if TYPE_CHECKING:
     import onnx_ir as ir
 
+    from ...frontend.linears import Linear
+
 WINDOWS: dict[Effort, int] = {"quick": 8, "full": 16}
-"""Calibration windows that divergence is measured on: 8 rank candidates as 32 do (Spearman 0.97)."""
+"""Least calibration windows that divergence is measured on: 8 of 256 tokens rank as 32 do (Spearman 0.97)."""
+
+ROWS: dict[Effort, int] = {"quick": 2048, "full": 4096}
+"""Output rows (tokens, say) that are wanted: of shorter windows more are taken, up to four times the least."""
+
+_BYTES = 3 << 29
+"""What windows may hold between segments; of larger models fewer are taken."""
 
 ROUNDS: dict[Effort, int] = {"quick": 1, "full": 8}
 """Rounds of search on the joint divergence."""
@@ -75,7 +87,7 @@ def select(
     feeds = feeds.first(options.samples)
     statistics = statistics or calibrate(model, feeds, options.samples, [linear.name for linear in linears])
     divergence = divergence_of(model, options.metric)
-    windows = _spread(feeds, WINDOWS[options.effort])
+    windows = _spread(feeds, _windows(model, linears, divergence, options.effort))
     progress("preparing", 0, 1)
     table = Table(model, linears, statistics, feeds, options.update)
     context = context_of(model, linears, windows, divergence, table.kind, len(feeds))
@@ -97,6 +109,15 @@ def select(
         divergence=joint,
         windows=len(windows),
     )
+
+
+def _windows(model: ir.Model, linears: Sequence[Linear], divergence: Divergence, effort: Effort) -> int:
+    """Return on how many windows to measure."""
+    least = WINDOWS[effort]
+    shape = next(shape_of(value) for value in model.graph.outputs if value.name == divergence.outputs[0])
+    wanted = min(max(-(-ROWS[effort] // max(1, prod(shape[:-1]))), least), 4 * least)
+    cutting = Cutter(model, linears, divergence.outputs).narrow()
+    return max(1, min(wanted, _BYTES // max(1, bytes_handed_on(model, cutting))))
 
 
 def _spread(feeds: Feeds, count: int) -> list[Feed]:

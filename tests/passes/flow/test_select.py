@@ -13,6 +13,7 @@ from flexc.frontend.linears import Linear, find_linears
 from flexc.isa.errors import FlexcError
 from flexc.passes.feeds import Feeds
 from flexc.passes.flow import measurements
+from flexc.passes.flow import select as module
 from flexc.passes.flow.apply import apply_patterns
 from flexc.passes.flow.budget import Budget
 from flexc.passes.flow.divergence import divergence_of
@@ -126,3 +127,14 @@ def test_a_state_of_another_selection_begins_anew_and_no_other_file_is_touched(
     with pytest.raises(FlexcError, match="holds something else"):
         select(decoder, feeds, options)
     assert (tmp_path / "state").read_text() == "my notes"
+
+
+def test_short_windows_are_many_and_large_ones_few(
+    decoder: ir.Model, feeds: Feeds, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = FlowOptions(sparsity=0.5)
+    assert select(decoder, feeds, options).windows == len(feeds) == 16
+    monkeypatch.setattr(module, "ROWS", {"quick": 8 * 9})
+    assert select(decoder, feeds, options).windows == 9
+    monkeypatch.setattr(module, "_BYTES", 30_000)
+    assert 1 <= select(decoder, feeds, options).windows < 9

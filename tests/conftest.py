@@ -20,6 +20,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--update-golden", action="store_true", help="rewrite golden files with what the code gives now")
+    parser.addoption("--light-cnns", action="store_true", help="all nine CNN topologies that onnx ships, not only one")
 
 
 @pytest.fixture(scope="session")

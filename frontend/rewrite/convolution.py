@@ -94,6 +94,42 @@ def _begin(site: Site, kernel: tuple[int, ...], strides: list[int], out: tuple[i
     return [each // 2 if auto != "SAME_LOWER" else each - each // 2 for each in total]
 
 
+def conv_of_three(site: Site) -> bool:
+    """Three dimensions as two: the slices that a window reaches in depth are channels, the depths images of a batch."""
+    weight = constant_array(site.given(1))
+    plain = site.text("auto_pad", "NOTSET") == "NOTSET" and site.integer("group", 1) == 1
+    if weight is None or site.rank != 5 or not plain or not site.is_float:
+        return False
+    filters, channels, reach, *kernel = weight.shape
+    n, out = site.shape[0], shape_of(site.node.outputs[0])[2:]
+    strides, dilations, pads = (
+        site.list("strides", [1] * 3),
+        site.list("dilations", [1] * 3),
+        site.list("pads", [0] * 6),
+    )
+    value = site.x
+    if pads[0] or pads[3]:
+        value = site.op("Pad", value, site.ints([0, 0, pads[0], 0, 0, 0, 0, pads[3], 0, 0]), mode="constant")
+    starts = [place * dilations[0] for place in range(reach)]
+    slices = [site.slice(value, 2, start, start + (out[0] - 1) * strides[0] + 1, strides[0]) for start in starts]
+    stacked = slices[0] if reach == 1 else site.op("Concat", *slices, axis=1)
+    images = site.transpose(stacked, [0, 2, 1, 3, 4])
+    images = site.reshape(images, [n * out[0], reach * channels, *site.shape[3:]])
+    flat = np.ascontiguousarray(weight.transpose(0, 2, 1, 3, 4)).reshape(filters, reach * channels, *kernel)
+    planes = site.op(
+        "Conv",
+        images,
+        site.constant(flat),
+        site.maybe(2),
+        kernel_shape=kernel,
+        strides=strides[1:],
+        dilations=dilations[1:],
+        pads=[*pads[1:3], *pads[4:]],
+    )
+    result = site.reshape(planes, [n, out[0], filters, *out[1:]])
+    return site.done(site.transpose(result, [0, 2, 1, 3, 4]))
+
+
 def lrn(site: Site) -> bool:
     """X / (bias + alpha / size * sum of squares over neighbouring channels) ^ beta."""
     if not site.is_float:
@@ -140,6 +176,7 @@ def instance_normalization(site: Site) -> bool:
 RULES: dict[str, SiteRule] = {
     "InstanceNormalization": instance_normalization,
     "BatchNormalization": batch_normalization,
+    "Conv": conv_of_three,
     "ConvTranspose": conv_transpose,
     "LRN": lrn,
 }

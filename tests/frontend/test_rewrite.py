@@ -99,6 +99,13 @@ FORMS: dict[str, tuple[str, dict[str, tuple[int, ...]]]] = {
         "(float[2,4,3,3] x) => (float[] y) { y = InstanceNormalization(x, w, b) }",
         {"w": (4,), "b": (4,)},
     ),
+    "three dimensions": (
+        (
+            "(float[2,3,5,6,7] x) => (float[] y) { y = Conv<pads = [1,0,1,1,1,0], strides = [2,1,2],"
+            " dilations = [1,2,1]>(x, w, b) }"
+        ),
+        {"w": (4, 3, 3, 2, 3), "b": (4,)},
+    ),
     "transposed": (
         ("(float[1,4,5,6] x) => (float[] y) { y = ConvTranspose<strides = [2,3], pads = [1,0,1,2], group = 2,"
         " output_padding = [1,2]>(x, w, b) }"),

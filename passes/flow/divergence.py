@@ -23,6 +23,15 @@ _FLOATS = (ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16, ir.Data
 
 
 @dataclass(frozen=True)
+class Reference:
+    """One dense output of one window: every `every`-th of its rows and, for KL, their softmax."""
+
+    rows: Array
+    every: int
+    softmax: Array | None
+
+
+@dataclass(frozen=True)
 class Divergence:
     """A metric and the outputs it looks at.
 
@@ -35,7 +44,7 @@ class Divergence:
     metric: str
     outputs: tuple[str, ...]
 
-    def reference(self, dense: Mapping[str, Array], windows: int = 1) -> list[tuple[Array, Array]]:
+    def reference(self, dense: Mapping[str, Array], windows: int = 1) -> list[Reference]:
         """Return for each output what later comparisons need of one of `windows` dense windows.
 
         Of long outputs only evenly spaced rows are kept, so that all windows together take `_REFERENCE_BYTES` at most.
@@ -46,16 +55,15 @@ class Divergence:
             limit = _REFERENCE_BYTES // (8 * max(1, rows.shape[1]) * windows * len(self.outputs))
             every = -(-len(rows) // max(1, limit))
             rows = np.array(rows[::every])
-            kept.append((rows, _softmax(rows) if self.metric == "kl" else np.array(every)))
+            kept.append(Reference(rows, every, _softmax(rows) if self.metric == "kl" else None))
         return kept
 
-    def __call__(self, reference: Sequence[tuple[Array, Array]], changed: Mapping[str, Array]) -> float:
+    def __call__(self, reference: Sequence[Reference], changed: Mapping[str, Array]) -> float:
         """Return the divergence of one window; infinite where an output is not finite."""
         total = 0.0
-        for name, (dense, extra) in zip(self.outputs, reference, strict=True):
-            rows = _rows(changed[name])
-            rows = rows[:: -(-len(rows) // max(1, len(dense)))]
-            value = _kl(dense, extra, rows) if self.metric == "kl" else _relative(dense, rows)
+        for name, dense in zip(self.outputs, reference, strict=True):
+            rows = _rows(changed[name])[:: dense.every]
+            value = _relative(dense.rows, rows) if dense.softmax is None else _kl(dense.rows, dense.softmax, rows)
             total += value if np.isfinite(value) else np.inf
         return total / len(self.outputs)
 

@@ -11,6 +11,7 @@ import pytest
 
 from flexc.frontend.linears import Linear, find_linears, replace_weight
 from flexc.passes.feeds import Feeds
+from flexc.passes.flow import divergence
 from flexc.passes.flow.cuts import Cutter
 from flexc.passes.flow.divergence import Divergence, divergence_of
 from flexc.passes.flow.grams import gram, input_rows
@@ -123,3 +124,15 @@ def test_kl_is_exact_where_cross_entropy_minus_entropy_is_not(size: float) -> No
     assert measure(measure.reference({"logits": dense}), {"logits": dense}) == 0
     changed[0, 0, 0] = np.nan
     assert measure(measure.reference({"logits": dense}), {"logits": changed}) == np.inf
+
+
+@pytest.mark.parametrize("metric", ["kl", "output"])
+def test_of_long_outputs_the_same_rows_are_compared(metric: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    dense = np.random.default_rng(0).standard_normal((1, 10, 4)).astype(np.float32)
+    monkeypatch.setattr(divergence, "_REFERENCE_BYTES", 8 * 4 * 2)  # two of ten rows: the first and the sixth
+    measure = Divergence(metric, ("y",))
+    reference = measure.reference({"y": dense})
+    for row in range(10):
+        changed = dense.copy()
+        changed[0, row] *= 2
+        assert (measure(reference, {"y": changed}) > 0) == (row in (0, 5))

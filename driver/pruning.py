@@ -113,8 +113,8 @@ def _request(model: ir.Model, method: Method, options: PruneOptions, machine: Ma
 
 
 RANDOM_INPUTS = (
-    "no calibration data: {windows} windows of random inputs stand in for them, and accuracy suffers (docs/flow.md "
-    "says how much); give real ones with --calib FILE.npy"
+    "no calibration data: {windows} windows of random inputs stand in for them, and accuracy suffers; "
+    "give real ones with --calib FILE.npy"
 )
 
 

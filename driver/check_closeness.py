@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-import onnx_ir as ir
 
 from flexc.emulation import Arrays
-from flexc.passes.session import Session
 from flexc.verdict import DEGENERATE, Closeness
 
 Array: TypeAlias = npt.NDArray[Any]
+
+
+class Runs(Protocol):
+    """A model in onnxruntime."""
+
+    def run(self, feed: Arrays, /) -> Arrays:
+        """Return the outputs of one window."""
+        ...
 
 
 @dataclass
@@ -62,13 +68,8 @@ class ClosenessSink:
     output: how often the greatest element along its last axis is the same one, or whole numbers are equal.
     """
 
-    def __init__(self, model: ir.Model, most: int) -> None:
-        """Open the model.
-
-        Raises:
-            FlexcError: onnxruntime refuses it.
-        """
-        self._session = Session(model)
+    def __init__(self, session: Runs, most: int) -> None:
+        self._session = session
         self._most = most
         self._windows = 0
         self._sums: dict[str, _Sums] = {}

@@ -10,6 +10,7 @@ import numpy as np
 
 from flexc import reference
 from flexc.check_closeness import ClosenessSink
+from flexc.check_file import compare_with_file
 from flexc.check_observer import Watcher
 from flexc.check_plan import make_plan
 from flexc.emulation import Arrays, Sink, run_windows
@@ -18,6 +19,7 @@ from flexc.emulator.run import ArrayFactory, Executor
 from flexc.frontend.load import load
 from flexc.isa.errors import FlexcError, UsageError
 from flexc.isa.program import Program
+from flexc.passes.session import Session
 from flexc.stages import Stages
 from flexc.verdict import Verdict
 
@@ -32,7 +34,8 @@ class CheckOptions:
     """How much to check.
 
     Attributes:
-        model: the model that was compiled, to report how close the program is to it.
+        model: the model that was compiled: the graph made of it must agree with it as it is, and how close the program
+            is to it is reported.
         windows: windows compared operation by operation, at most.
         reference_windows: windows compared end to end, at most.
         array: another emulation of the array, say one with a fault.
@@ -65,7 +68,7 @@ def check_program(
     if not program.debug.taps and any(instruction.spec.engine in ("array", "vector") for instruction in program.code):
         raise FlexcError("the program has no debug data, so its values cannot be told apart")
     verdict = Verdict(windows=min(options.windows, len(feeds)))
-    ends = _ends(program, options, verdict)
+    ends = _ends(program, options, feeds, verdict)
     every = [*sinks, *(sink.sink for sink in ends.values())]
     with stages.stage("check"):
         _watched(program, quantised, feeds, options, every, verdict)
@@ -75,17 +78,24 @@ def check_program(
     return verdict
 
 
-def _ends(program: Program, options: CheckOptions, verdict: Verdict) -> dict[str, ClosenessSink]:
-    """Open the float models to compare the outputs with."""
+def _ends(
+    program: Program, options: CheckOptions, feeds: Sequence[Arrays], verdict: Verdict
+) -> dict[str, ClosenessSink]:
+    """Open the float models to compare the outputs with; compare the model with its own file."""
     ends = {}
     if reference.has(program.blobs, reference.FLOAT):
         graph = reference.unpack(program.blobs, reference.FLOAT)
-        ends["reference"] = ClosenessSink(graph, options.reference_windows)
+        ends["reference"] = ClosenessSink(Session(graph), options.reference_windows)
     else:
         verdict.notes.append("the program was compiled with --no-reference: its outputs are not judged end to end")
     if options.model is not None:
         shapes = {tensor.name: tensor.shape for tensor in program.inputs}
-        ends["model"] = ClosenessSink(_fitting(load(options.model, shapes), program), options.reference_windows)
+        loaded = _fitting(load(options.model, shapes), program)
+        ends["model"] = ClosenessSink(Session(loaded), options.reference_windows)
+        verdict.file, note = compare_with_file(
+            options.model, loaded, [feeds[index] for index in range(verdict.windows)]
+        )
+        verdict.notes += [note] if note else []
     return ends
 
 

@@ -71,6 +71,7 @@ class Verdict:
         first: the first mismatch.
         reference: closeness to the fp32 graph after pruning, if the program holds it.
         model: closeness to the model given with ``--check``.
+        file: closeness of the graph made of that model to the model as it was given, both in onnxruntime.
         notes: what the numbers do not show.
     """
 
@@ -85,17 +86,23 @@ class Verdict:
     first: Mismatch | None = None
     reference: Closeness | None = None
     model: Closeness | None = None
+    file: Closeness | None = None
     notes: list[str] = field(default_factory=list)
 
     @property
     def close(self) -> bool:
         """Whether the outputs are close enough to the reference; yes where there is none, or it is all zero."""
-        return self.reference is None or self.reference.degenerate or self.reference.cosine >= LEAST_COSINE
+        return _near(self.reference)
+
+    @property
+    def read_well(self) -> bool:
+        """Whether the graph made of a model agrees with the model as it was given; yes where none was."""
+        return _near(self.file)
 
     @property
     def passed(self) -> bool:
         """Whether everything that is judged is as it should be."""
-        return self.first is None and self.close
+        return self.first is None and self.close and self.read_well
 
     @property
     def vector_max_error(self) -> float:
@@ -121,6 +128,7 @@ class Verdict:
             "top1_agreement": self.reference.top1_agreement if self.reference else None,
             "reference_windows": self.reference.windows if self.reference else 0,
             "model": asdict(self.model) if self.model else None,
+            "file": asdict(self.file) if self.file else None,
             "first_mismatch": asdict(self.first) if self.first else None,
             "notes": self.notes,
         }
@@ -140,6 +148,8 @@ class Verdict:
             rows.append(("fp32 graph", f"{_closeness(self.reference)}; cosine must be {LEAST_COSINE} or more"))
         if self.model:
             rows.append(("the model", f"{_closeness(self.model)} (not judged)"))
+        if self.file:
+            rows.append(("the file", f"{_closeness(self.file)}: the graph made of it, beside the file as it is"))
         rows += [("note", note) for note in self.notes]
         return ["", "Check against onnxruntime:", Facts(rows), self._table(), "", self.line()]
 
@@ -157,6 +167,8 @@ class Verdict:
             return f"FAIL: {self.first}"
         if not self.close and self.reference:
             return f"FAIL: cosine to the fp32 graph is {self.reference.cosine:.5f}, below {LEAST_COSINE}"
+        if not self.read_well and self.file:
+            return f"FAIL: cosine of the graph made of the file to the file is {self.file.cosine:.5f}: it was misread"
         return "PASS"
 
 
@@ -166,6 +178,10 @@ def _errors(row: OperatorRow) -> tuple[str, str, str]:
         f"{row.c:g}" if row.c else "exact",
         {"sum": "sum of magnitudes"}.get(row.scale, row.scale),
     )
+
+
+def _near(closeness: Closeness | None) -> bool:
+    return closeness is None or closeness.degenerate or closeness.cosine >= LEAST_COSINE
 
 
 def _closeness(closeness: Closeness) -> str:

@@ -55,7 +55,19 @@ class Session:
             raise FlexcError(f"onnxruntime cannot run the graph: {_first_line(error)}") from error
 
 
-def _open(data: bytes, weights: Mapping[str, Array], threads: int, *, optimise: bool) -> Any:
+def open_session(source: str | bytes) -> Any:
+    """Open a model file, or a serialised model, exactly as it is: no node fused or moved.
+
+    Raises:
+        FlexcError: onnxruntime refuses it.
+    """
+    try:
+        return _open(source, {}, 0, optimise=False)
+    except Exception as error:
+        raise FlexcError(f"onnxruntime cannot open it: {_first_line(error)}") from error
+
+
+def _open(data: str | bytes, weights: Mapping[str, Array], threads: int, *, optimise: bool) -> Any:
     """Open a session whose products of u8 and s8 do not saturate at 16 bits on processors without VNNI.
 
     The setting for that makes onnxruntime 1.32 fail on some graphs whose products share constants ("Attempt to replace
@@ -69,7 +81,7 @@ def _open(data: bytes, weights: Mapping[str, Array], threads: int, *, optimise: 
     return _session(data, weights, threads, optimise=optimise, precise=False)
 
 
-def _session(data: bytes, weights: Mapping[str, Array], threads: int, *, optimise: bool, precise: bool) -> Any:
+def _session(data: str | bytes, weights: Mapping[str, Array], threads: int, *, optimise: bool, precise: bool) -> Any:
     import onnxruntime as ort
 
     options = ort.SessionOptions()

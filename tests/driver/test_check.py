@@ -157,3 +157,23 @@ def test_a_loop_is_checked_turn_by_turn() -> None:
     assert wrong.first is not None
     assert wrong.first.value == "e0"
     assert wrong.vector_mismatches > turns
+
+
+def test_a_model_that_is_misread_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A wrong rewriting agrees with itself everywhere; only the untouched file can tell."""
+    from flexc.frontend.rewrite import table
+    from flexc.frontend.rewrite.site import Site, at_site
+
+    text = '<ir_version: 8, opset_import: ["": 18]> g (float[4,6] x) => (float[4,6] y) { y = Softsign(x) }'
+    model, feed = onnx.parser.parse_model(text), {"x": np.linspace(-3, 2, 24, dtype=np.float32).reshape(4, 6)}
+    assert flexc.compile(model).check(feed, model).file is not None
+    assert flexc.compile(model).check(feed, model).passed
+
+    def wrong(site: Site) -> bool:
+        return site.done(site.op("Neg", site.x))
+
+    monkeypatch.setitem(table.RULES, "Softsign", (at_site(wrong),))
+    verdict = flexc.compile(model).check(feed, model)
+    assert (verdict.array_mismatches, verdict.vector_mismatches, verdict.close) == (0, 0, True)
+    assert not verdict.passed
+    assert verdict.line().startswith("FAIL: cosine of the graph made of the file to the file is -0.9")

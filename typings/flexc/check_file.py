@@ -1,0 +1,1 @@
+../../driver/check_file.py

@@ -71,10 +71,14 @@ def test_only_what_is_picked_changes() -> None:
     assert operators(model)["MatMul"] == 1
 
 
-def test_constants_and_vectors_are_no_products() -> None:
-    text = "(float[2,9,16] a, float[16] b) => (float[] y, float[] z) { y = MatMul(a, w) z = MatMul(a, b) }"
-    model = load(parsed(text, w=np.ones((2, 16, 8), np.float32)))
-    assert not list(find_products(model))
+def test_a_constant_makes_no_product() -> None:
+    text = "(float[2,9,16] a) => (float[] y) { y = MatMul(a, w) }"
+    assert not list(find_products(load(parsed(text, w=np.ones((2, 16, 8), np.float32)))))
+
+
+def test_a_vector_counts_as_one_column() -> None:
+    (product,) = find_products(load(parsed("(float[2,9,16] a, float[16] b) => (float[] z) { z = MatMul(a, b) }")))
+    assert [tuple(value.shape or ()) for value in product.inputs if value is not None] == [(2, 9, 16), (16, 1)]
 
 
 def test_the_trail_ends_where_rows_change() -> None:

@@ -21,6 +21,9 @@ from .product_cost import WHY_KEY
 from .repeat import Repetition, is_view, repetitions
 from .rows import Form, is_elementwise, operand, output_form, result, row_length, row_product
 
+#: A node that stands alone may take that many times the bytes of a row that several nodes share: the whole buffer. What
+#: turns out to need more when its code is planned goes to the host.
+ALONE = 3
 #: Stream registers that a row kernel may use, of the 64 there are: some are left for what its parts cannot foresee.
 STREAM_BUDGET = 58
 #: Registers a node takes for its result and for what its recipe needs besides.
@@ -199,7 +202,9 @@ class _Partition:
             self._new(operator.kind, "dma", "data movement", [node])
         elif form is None:
             self._host(node, f"{node.op_type}: its rows do not line up")
-        elif self._too_wide([node], {result(node): form}):
+        elif self._row_size([node], {result(node): form}) > (
+            self.row_bytes if self.in_loop else ALONE * self.row_bytes
+        ):
             self._host(node, f"{node.op_type}: a row of {_columns(node)} columns does not fit into the on-chip buffer")
         else:
             self._new("row", "vector", "elementwise and row operations", [node])
@@ -217,7 +222,7 @@ class _Partition:
         if form is None or form.rows != next(iter(kernel.forms.values())).rows:
             return False
         forms = kernel.forms | {result(node): form}
-        if self._streams(kernel, node) > STREAM_BUDGET or self._too_wide([*kernel.nodes, node], forms):
+        if self._streams(kernel, node) > STREAM_BUDGET or self._row_size([*kernel.nodes, node], forms) > self.row_bytes:
             return False
         kernel.nodes.append(node)
         kernel.forms[result(node)] = form
@@ -230,13 +235,20 @@ class _Partition:
         outside = sum(2 for value in trial.inputs() if value.const_value is None or value.const_value.size > 1)
         return inside + outside + sum(1 for node in trial.nodes if leaves(result(node), set(trial.nodes)))
 
-    def _too_wide(self, nodes: list[ir.Node], forms: dict[ir.Value, Form]) -> bool:
-        """Return whether a row of all that these nodes read and make takes too much; elementwise ones may cut rows."""
+    def _row_size(self, nodes: list[ir.Node], forms: dict[ir.Value, Form]) -> int:
+        """Estimate the bytes that a row of all that these nodes read and make takes; elementwise ones may cut rows.
+
+        What comes and goes has two slots, a constant that all rows share has one.
+        """
         if is_elementwise(nodes, forms):
-            return False
+            return 0
         read = {value: row_length(node, value) for node in nodes for value in node.inputs if value is not None}
-        external = sum(length for value, length in read.items() if value not in forms)
-        return 4 * (2 * sum(form.cols for form in forms.values()) + 2 * external) > self.row_bytes
+        external = sum(
+            length * (1 if math.prod(shape_of(value)) == length and value.const_value is not None else 2)
+            for value, length in read.items()
+            if value not in forms
+        )
+        return 4 * (2 * sum(form.cols for form in forms.values()) + external)
 
     def _host(self, node: ir.Node, reason: str) -> None:
         place = self.last_host

@@ -119,6 +119,14 @@ def test_a_reduction_over_too_much_goes_in_steps() -> None:
     assert set(engines(program)) == {"vector"}
 
 
+@pytest.mark.parametrize("columns", [4096, 8192])
+@pytest.mark.parametrize("body", ["LayerNormalization(x, s, s)", "Softmax(x)"])
+def test_rows_as_long_as_large_models_have_run_on_the_machine(columns: int, body: str) -> None:
+    scale = np.linspace(0.5, 2, columns, dtype=np.float32)
+    program = check(f"(float[3,{columns}] x) => (float[] y) {{ y = {body} }}", "edge", exact=False, s=scale)
+    assert set(engines(program)) == {"vector"}
+
+
 def test_a_row_that_is_too_long_goes_to_the_host_with_a_reason() -> None:
     program = check("(float[2,90000] x) => (float[] y) { y = Softmax(x) }", "edge", exact=False)
     assert reasons(program) == "Softmax: a row of 90000 columns does not fit into the on-chip buffer"

@@ -126,7 +126,7 @@ def check_prune_usage(options: PruneOptions, flag: str = "--prune") -> None:
         problems.append(UsageError(f"--samples {options.samples}: at least one calibration window is needed"))
     if not options.hyper_m > 0:
         problems.append(UsageError(f"--hyper-m {options.hyper_m:g}: it must be above 0"))
-    raise_all(problems)
+    raise_all([*problems, *_unheeded(method, flag, options)])
 
 
 def _unknown_words(options: PruneOptions) -> list[UsageError]:
@@ -161,5 +161,34 @@ def _wrong_amounts(method: Method | None, flag: str, given: list[str], *, chosen
         problems.append(UsageError(f"{flag} {method.name} needs {what}", remedy=f"give one, for instance {examples}"))
     return problems
 
+
+def _unheeded(method: Method | None, flag: str, options: PruneOptions) -> list[UsageError]:
+    """Say which options would change nothing; of data for a method that looks at none there is only a warning."""
+    unsaid = PruneOptions()
+    given = [name for name in _WORDS if getattr(options, name) not in (getattr(unsaid, name), "none")]
+    problems = []
+    for name in given:
+        able = ", ".join(each.name for each in METHODS.values() if each.heeds(name))
+        if method is None:
+            problems.append(UsageError(f"{_WORDS[name]} says how to prune, but not by which method", remedy=able))
+        elif not method.heeds(name) and name not in ("calib", "samples"):
+            problems.append(UsageError(f"{flag} {method.name} takes no {_WORDS[name]}", remedy=f"these do: {able}"))
+    if "m_set" in given and options.nm is not None:
+        problems.append(UsageError("--nm and --m-set exclude each other", remedy="give one of them"))
+    return problems
+
+
+_WORDS = {
+    "m_set": "--m-set",
+    "update": "--update",
+    "calib": "--calib",
+    "samples": "--samples",
+    "metric": "--metric",
+    "effort": "--effort",
+    "hyper_m": "--hyper-m",
+    "selection": "--selection",
+    "include_tied": "--prune-tied",
+}
+"""The options that say how to prune, besides those that say how much, and what they are called."""
 
 _EXAMPLES = {"nm": "--nm 4:8", "sparsity": "--sparsity 0.6", "budget": "--budget cycles=x0.8"}

@@ -121,7 +121,8 @@ RANDOM_INPUTS = (
 def _feeds(model: ir.Model, method: Method, options: PruneOptions) -> tuple[Feeds | None, tuple[str, ...]]:
     """Return the calibration windows that a method looks at, and a warning where they are made up."""
     if not method.uses_data:
-        return None, ()
+        unused = f"the method {method.name} looks at no data: the calibration data given are not used"
+        return None, (unused,) if options.calib is not None else ()
     specs = input_specs(model)
     if options.calib is None:
         feeds = random_feeds(specs, options.samples, seed=0)

@@ -29,7 +29,7 @@ class Method:
         select: ``module:function`` of this room that chooses a pattern for every linear.
         write: ``module:function`` that brings the weights to the patterns; empty: they are left alone.
         takes: which of ``nm``, ``sparsity`` and ``budget`` may say how much to prune; one must. Besides: ``update``
-            where weights that stay may be changed, ``hyper_m`` where outliers decide.
+            where weights that stay may be changed, ``metric`` and ``effort`` where divergence is measured.
         uses_data: whether it looks at calibration data.
         update: what becomes of the weights that stay unless the user says otherwise.
     """
@@ -46,6 +46,14 @@ class Method:
     def amounts(self) -> tuple[str, ...]:
         """What may say how much to prune."""
         return tuple(name for name in AMOUNTS if name in self.takes)
+
+    def heeds(self, option: str) -> bool:
+        """Return whether an option of pruning changes anything here: what is chosen, or what is told of outliers."""
+        if option in ("calib", "samples"):
+            return self.uses_data
+        if option in ("selection", "include_tied", "hyper_m"):
+            return bool(self.write)
+        return option in self.takes or (option == "m_set" and "sparsity" in self.takes)
 
     def resolve(self, place: str) -> Callable[..., Any]:
         """Import the function that a ``module:function`` of this room names."""
@@ -67,7 +75,7 @@ METHODS = {
             "N and M of every linear by measured divergence",
             "flow_method:select_patterns",
             _MASKS,
-            takes=frozenset({"sparsity", "budget", "update"}),
+            takes=frozenset({"sparsity", "budget", "update", "metric", "effort"}),
             uses_data=True,
         ),
         Method(
@@ -75,7 +83,7 @@ METHODS = {
             "FLOW as published, by block, with its quirks",
             "faithful:select_patterns",
             _SEQUENTIAL,
-            takes=frozenset({"sparsity", "update", "hyper_m"}),
+            takes=frozenset({"sparsity", "update"}),
             uses_data=True,
         ),
         Method(
@@ -83,7 +91,7 @@ METHODS = {
             "density of every block by its outliers",
             "baselines:owl",
             _MASKS,
-            takes=frozenset({"sparsity", "update", "hyper_m"}),
+            takes=frozenset({"sparsity", "update"}),
             uses_data=True,
         ),
         Method(

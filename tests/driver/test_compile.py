@@ -145,7 +145,13 @@ USAGE = [
     (["--shape", "x"], "--shape x: not a shape"),
     (["--dim", "length"], "--dim length: not a size of a dim"),
     (["--dim", "length=3", "--dim", "length=4"], "--dim length=4: 'length' is 3 already"),
-    (["--samples", "0"], "--samples 0: at least one calibration window is needed"),
+    (["--selection", "nowhere.json"], "--selection says how to prune, but not by which method"),
+    (["--calib", "nowhere.npy"], "--calib says how to prune, but not by which method"),
+    (["--prune", "keep", "--selection", "nowhere.json"], "--prune keep takes no --selection"),
+    (["--prune", "magnitude", "--nm", "2:4", "--update", "cg"], "--prune magnitude takes no --update"),
+    (["--prune", "wanda", "--nm", "2:4", "--effort", "full"], "--prune wanda takes no --effort"),
+    (["--prune", "wanda", "--nm", "2:4", "--m-set", "16"], "--nm and --m-set exclude each other"),
+    (["--prune", "wanda", "--nm", "2:4", "--samples", "0"], "--samples 0: at least one calibration window is needed"),
 ]
 
 

@@ -46,7 +46,10 @@ class Roles:
         self.positions = [each for each in whole if "position" in each.name.lower()]
         tokens = [each for each in whole if each not in self.masks and each not in self.positions]
         odd = [each.name for each in rest if each not in whole and each not in self.states]
-        if len(tokens) != 1 or odd or not (signature.caches or self.states):
+        if not signature.caches and not self.states:
+            why = f"no cache among the inputs: {', '.join(each.name for each in signature.inputs)}"
+            raise UsageError(why, remedy="export the model with its cache as inputs and outputs (docs/generation.md)")
+        if len(tokens) != 1 or odd:
             why = (
                 f"inputs {', '.join(each.name for each in signature.inputs)} are not tokens, mask, positions and caches"
             )

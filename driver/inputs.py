@@ -8,9 +8,9 @@ from pathlib import Path
 
 from flexc.emulation import Arrays
 from flexc.emulator.memory import NUMPY_TYPES
-from flexc.isa.errors import UsageError
+from flexc.isa.errors import FlexcError, UsageError, raise_all
 from flexc.isa.program import Program
-from flexc.passes.feeds import Feeds, InputSpec, random_feed, windows
+from flexc.passes.feeds import Feeds, InputSpec, random_feed, token_problem, windows
 
 
 class Windows(Sequence[Arrays]):
@@ -41,6 +41,16 @@ def input_specs(program: Program) -> list[InputSpec]:
         InputSpec(each.name, NUMPY_TYPES[each.dtype], each.shape, vocabularies.get(each.name))
         for each in program.inputs
     ]
+
+
+def check_tokens(program: Program, arrays: Arrays) -> None:
+    """Refuse tokens that a program's tables do not have.
+
+    Raises:
+        FlexcError: all inputs that hold some.
+    """
+    found = [token_problem(spec, arrays[spec.name]) for spec in input_specs(program) if spec.name in arrays]
+    raise_all([FlexcError(problem) for problem in found if problem])
 
 
 def given_windows(program: Program, inputs: Sequence[str], seed: int | None, limit: int | None) -> Windows:

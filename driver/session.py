@@ -20,6 +20,7 @@ from flexc.api import Program, options_of
 from flexc.compiler import Model, Options, compile_graph, machine_of
 from flexc.emulation import Arrays
 from flexc.generation import Roles, greedy, tokens_of
+from flexc.inputs import check_tokens
 from flexc.isa.errors import FlexcError, UsageError, did_you_mean
 from flexc.isa.machine import Machine
 from flexc.residence import Residence, first
@@ -166,6 +167,13 @@ class Session:
         """Run a model whose inputs keep their size; states among them stay in the machine where they agree with it."""
         program = self._program(feeds)
         states = {state.input for state in program.image.states}
+        check_tokens(program.image, feeds)
+        for name in (each.name for each in program.image.inputs):
+            if name not in feeds and name not in states:
+                remedy = (
+                    f"only states may be left out: {', '.join(states) or 'there are none'}; --state IN=OUT adds one"
+                )
+                raise FlexcError(f"input '{name}' is missing", remedy=remedy)
         given = {name: array for name, array in feeds.items() if name in states}
         rest = {name: array for name, array in feeds.items() if name not in states}
         outputs = self._residence.run(program, rest, given)
@@ -179,6 +187,7 @@ class Session:
         past = self._residence.valid if past is None else past
         self._make_room(past, step, feeds)
         program = self._fitting(feeds, past + step)
+        check_tokens(program.image, feeds)
         layout = json.loads(program.image.meta["cache"])
         given = {name: array for name, array in feeds.items() if name in signature.caches}
         rest = {name: array for name, array in feeds.items() if name not in signature.caches}
@@ -204,8 +213,8 @@ class Session:
         """Double the capacity until it holds a step and what is before it; programs and memory are made anew."""
         if past + step <= self._capacity and step < self._capacity:
             return
-        for name in self._signature.caches:
-            feeds.setdefault(name, self._residence.held[name])
+        for name, held in self._residence.held.items():
+            feeds.setdefault(name, held)
         while past + step > self._capacity or step >= self._capacity:
             self._capacity *= 2
         self._programs.clear()

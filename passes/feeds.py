@@ -240,12 +240,22 @@ def _value_problem(spec: InputSpec, raw: Array, window: Array) -> str:
         return ""
     if spec.dtype.kind == "f":
         return "" if np.isfinite(window).all() else f"NaN or infinity for input '{spec.name}'"
+    if problem := token_problem(spec, raw):
+        return problem
     low, high = int(raw.min()), int(raw.max())
-    if spec.vocabulary is not None and not -spec.vocabulary <= low <= high < spec.vocabulary:
-        worst = high if high >= spec.vocabulary else low
-        return f"token {worst} is outside the vocabulary of {spec.vocabulary} of input '{spec.name}'"
     fits = spec.dtype.kind == "b" or np.iinfo(spec.dtype).min <= low <= high <= np.iinfo(spec.dtype).max
     return "" if fits else f"values {low}..{high} do not fit {spec.dtype.name} of input '{spec.name}'"
+
+
+def token_problem(spec: InputSpec, tokens: Array) -> str:
+    """Say which token is none of the vocabulary, or nothing; negative ones count from its end."""
+    if spec.vocabulary is None or not tokens.size:
+        return ""
+    low, high = int(tokens.min()), int(tokens.max())
+    if -spec.vocabulary <= low <= high < spec.vocabulary:
+        return ""
+    worst = high if high >= spec.vocabulary else low
+    return f"token {worst} is outside the vocabulary of {spec.vocabulary} of input '{spec.name}'"
 
 
 def _common_count(sources: Sequence[_Source]) -> int:

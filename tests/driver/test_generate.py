@@ -6,7 +6,9 @@ import json
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
+from onnx import TensorProto, helper, numpy_helper
 
 from .conftest import Call
 
@@ -32,6 +34,41 @@ def test_tokens_and_what_they_cost(flexc: Call, model: Path, tmp_path: Path) -> 
     assert "tokens/s" in text
 
 
+def test_room_is_made_for_a_prompt_as_long_as_the_cache(flexc: Call, model: Path) -> None:
+    words = ("generate", model, "--prompt", "3,7,11,2", "--new", "3", "--json", "--cache")
+    small, large = (json.loads(flexc(*words, size).out) for size in ("4", "16"))
+    assert small["tokens"] == large["tokens"]
+    assert small["capacity"] > 4
+
+
+def test_a_past_of_one_length_is_no_cache(flexc: Call, tmp_path: Path) -> None:
+    """A past of 3 positions that comes out with 4 cannot go in again."""
+    shapes = {"past": [1, 3, 8], "x": [1, 1, 8], "present": [1, 4, 8]}
+    ends = {name: helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in shapes.items()}
+    tokens = helper.make_tensor_value_info("tokens", TensorProto.INT64, [1, 1])
+    nodes = [
+        helper.make_node("Gather", ["table", "tokens"], ["x"]),
+        helper.make_node("Concat", ["past", "x"], ["present"], axis=1),
+        helper.make_node("ReduceSum", ["present", "axes"], ["logits"], keepdims=0),
+    ]
+    table = numpy_helper.from_array(np.random.default_rng(0).standard_normal((8, 8)).astype(np.float32), "table")
+    axes = numpy_helper.from_array(np.array([1]), "axes")
+    logits = helper.make_tensor_value_info("logits", TensorProto.FLOAT, [1, 8])
+    graph = helper.make_graph(nodes, "g", [tokens, ends["past"]], [logits, ends["present"]], [table, axes])
+    path = tmp_path / "fixed.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), path)
+    done = flexc("generate", path, "--prompt", "1,2", "--new", "2")
+    assert done.code == 1
+    assert "input 'past' is missing" in done.err
+    assert "only states may be left out: there are none" in done.err
+
+
+def test_a_model_without_a_cache_is_refused(flexc: Call, root: Path) -> None:
+    done = flexc("generate", root / "tests/models/decoder.onnx", "--prompt", "3,7")
+    assert done.code == 2
+    assert done.err.startswith("error: no cache among the inputs: tokens")
+
+
 def test_a_prompt_from_a_file(flexc: Call, model: Path, tmp_path: Path) -> None:
     np.save(tmp_path / "prompt.npy", np.array([3, 7], np.uint16))
     done = flexc("generate", model, "--prompt", tmp_path / "prompt.npy", "--new", "1", "--cache", "16", "--json")
@@ -45,6 +82,7 @@ def test_a_prompt_from_a_file(flexc: Call, model: Path, tmp_path: Path) -> None:
         (["--prompt", "none.npy"], 1, "none.npy: cannot be read"),
         (["--prompt", "1", "--new", "0"], 2, "--new 0: at least one token"),
         (["--prompt", "1", "--cache", "1"], 2, "at least two positions"),
+        (["--prompt", "99999", "--cache", "8"], 1, "token 99999 is outside the vocabulary of"),
     ],
 )
 def test_wrong_usage(flexc: Call, model: Path, words: list[str], code: int, message: str) -> None:

@@ -152,12 +152,8 @@ def _run(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--check", metavar="MODEL.onnx", nargs="?", const="", help="compare with onnxruntime; and with this model"
     )
-    parser.add_argument(
-        "--check-windows", metavar="N", type=int, default=2, help="windows compared by operation (default: 2)"
-    )
-    parser.add_argument(
-        "--reference-windows", metavar="N", type=int, default=32, help="windows compared end to end (default: 32)"
-    )
+    parser.add_argument("--check-windows", metavar="N", type=int, help="windows compared by operation (default: 2)")
+    parser.add_argument("--reference-windows", metavar="N", type=int, help="windows compared end to end (default: 32)")
     parser.add_argument("--per-layer", action="store_true", help="list cycles and energy of every layer")
     parser.add_argument("--json", action="store_true", help="print all numbers as JSON")
     _stepping(parser)

@@ -6,12 +6,14 @@ import json
 import os
 from argparse import Namespace
 from contextlib import ExitStack
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flexc.emulation import Cost, Sink, run_windows
+from flexc.files import check_folder
 from flexc.inputs import Windows, given_windows
 from flexc.isa import verifier
-from flexc.isa.errors import FlexcError
+from flexc.isa.errors import FlexcError, UsageError
 from flexc.isa.object_file import declared, load
 from flexc.isa.program import Program
 from flexc.outputs import Archive, Summary
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
 def run(arguments: Namespace) -> int:
     """Run a program, check it if asked, print the report; or step through it. Exit code 1 when the check fails."""
     stages = Stages()
+    _refuse_unheeded(arguments)
     with stages.stage("load"):
         program = load_verified(arguments.program)
         if arguments.trace_instructions:
@@ -47,6 +50,20 @@ def run(arguments: Namespace) -> int:
         parts = run_parts(report, layers=arguments.per_layer)
         show([*parts, *verdict.parts()] if verdict else parts)
     return 0 if verdict is None or verdict.passed else 1
+
+
+def _refuse_unheeded(arguments: Namespace) -> None:
+    """Refuse options that say something about what was not asked for, and a file that could not be written later."""
+    for name, given, of in (
+        ("--check-windows", arguments.check_windows, arguments.check is not None),
+        ("--reference-windows", arguments.reference_windows, arguments.check is not None),
+        ("--limit", arguments.limit, arguments.trace_instructions),
+    ):
+        if given is not None and not of:
+            belongs = "--trace-instructions" if name == "--limit" else "--check"
+            raise UsageError(f"{name} says something about {belongs} only", remedy=f"add {belongs}")
+    if arguments.output:
+        check_folder(Path(arguments.output))
 
 
 def load_verified(path: str) -> Program:
@@ -99,9 +116,7 @@ def _carry_out(
 def _checked(arguments: Namespace, program: Program, feeds: Windows, sinks: list[Sink], stages: Stages) -> Verdict:
     from flexc.checker import CheckOptions, check_program
 
-    options = CheckOptions(
-        model=arguments.check or None,
-        windows=arguments.check_windows,
-        reference_windows=arguments.reference_windows,
-    )
+    counts = {"windows": arguments.check_windows, "reference_windows": arguments.reference_windows}
+    given = {name: count for name, count in counts.items() if count is not None}
+    options = CheckOptions(model=arguments.check or None, **given)
     return check_program(program, feeds, options, sinks=sinks, stages=stages)

@@ -20,6 +20,7 @@ from flexc.isa.machine import Machine
 from flexc.isa.program import Program
 from flexc.passes.session import Session
 from flexc.scores import Score, Task
+from flexc.signature import read_signature
 
 Outputs = Iterator[Arrays]
 """Outputs of one window after another."""
@@ -30,10 +31,11 @@ FORMS = ("fp32", "quantised", "emulator")
 
 @dataclass(frozen=True)
 class Contender:
-    """One row of the table: a model in one form, and how to run it over windows."""
+    """One row of the table: a model in one form, the inputs it takes, and how to run it over windows."""
 
     name: str
     form: str
+    inputs: tuple[str, ...]
     run: Callable[[Windows], Outputs]
 
 
@@ -54,12 +56,13 @@ def contenders_of(path: str, forms: Sequence[str], shapes: Shapes, machine: Mach
     name = Path(path).name
     if path.endswith(".fxc"):
         return _of_program(path, name, forms)
+    inputs = tuple(each.name for each in read_signature(path).inputs)
     made = {
         "fp32": lambda feeds: _in_onnxruntime(_file_session(path), feeds),
         "quantised": lambda feeds: _in_onnxruntime(Session(quantise_for(_loaded(path, shapes), machine)), feeds),
         "emulator": lambda feeds: _on_emulator(_compiled(path, shapes, machine), feeds),
     }
-    return [Contender(name, form, made[form]) for form in forms]
+    return [Contender(name, form, inputs, made[form]) for form in forms]
 
 
 def _of_program(path: str, name: str, forms: Sequence[str]) -> list[Contender]:
@@ -71,7 +74,8 @@ def _of_program(path: str, name: str, forms: Sequence[str]) -> list[Contender]:
         if reference.has(program.blobs, graph):
             made[form] = _runner(program, graph)
     made["emulator"] = lambda feeds: _on_emulator(program, feeds)
-    return [Contender(name, form, made[form]) for form in forms if form in made]
+    inputs = tuple(each.name for each in program.inputs)
+    return [Contender(name, form, inputs, made[form]) for form in forms if form in made]
 
 
 def _runner(program: Program, graph: str) -> Callable[[Windows], Outputs]:
@@ -124,6 +128,7 @@ def evaluate(
     Raises:
         FlexcError: outputs that differ in name or shape; a model that cannot run the data.
     """
+    _check_inputs(contenders)
     scores = [Score(task) for _ in contenders]
     running = [each.run(feeds) for each in contenders]
     for index, feed in enumerate(feeds):
@@ -137,6 +142,17 @@ def evaluate(
                 compared = {name: array for name, array in found.items() if np.issubdtype(array.dtype, np.floating)}
     progress("windows", len(feeds), len(feeds))
     return scores
+
+
+def _check_inputs(contenders: Sequence[Contender]) -> None:
+    first, *others = contenders
+    for each in others:
+        if set(each.inputs) != set(first.inputs):
+            raise UsageError(
+                f"takes {', '.join(each.inputs)}; the first model takes {', '.join(first.inputs)}",
+                where=each.name,
+                remedy="compare models with the same inputs and outputs",
+            )
 
 
 def _next(outputs: Outputs, contender: Contender) -> Arrays:

@@ -70,6 +70,8 @@ def given_windows(program: Program, inputs: Sequence[str], seed: int | None, lim
     _check_limit(limit)
     if inputs and seed is not None:
         raise UsageError("--input and --random-inputs exclude each other", remedy="give one of them")
+    if seed is not None and seed < 0:
+        raise UsageError(f"--random-inputs {seed}: a seed is 0 or more")
     if seed is not None:
         return Windows([random_feed(specs, seed)], limit)
     if not inputs and specs:

@@ -152,3 +152,14 @@ def test_models_with_other_outputs_are_refused(flexc: Call, mlp: Path, data: Pat
     done = flexc("eval", mlp, "--pruned", tmp_path / "other.onnx", "--data", data)
     assert done.code == 2
     assert "other.onnx: output 'y' is no such output" in done.err
+
+
+def test_models_with_other_inputs_are_refused(flexc: Call, mlp: Path, data: Path, tmp_path: Path) -> None:
+    proto = onnx.load(mlp)
+    proto.graph.input[0].name = "other"
+    for node in proto.graph.node:
+        node.input[:] = ["other" if name == "x" else name for name in node.input]
+    onnx.save(proto, tmp_path / "other.onnx")
+    done = flexc("eval", mlp, "--data", data, "--pruned", tmp_path / "other.onnx")
+    assert done.code == 2
+    assert done.err.startswith("error: other.onnx: takes other; the first model takes x\n")

@@ -12,6 +12,7 @@ from flexc.layers import TileUse, activation_products, dims_of, mappings, produc
 from flexc.number_report import number_facts, numbers_report
 from flexc.passes.pattern import NM
 from flexc.passes.prune import NM_KEY
+from flexc.run_report import machine_words
 from flexc.tables import Facts, Part, Table, count, duration, energy, percent, plain, size
 
 SCHEMA_VERSION = 1
@@ -27,6 +28,7 @@ def compile_report(compilation: Compilation, file: Path | None = None) -> dict[s
         "schema_version": SCHEMA_VERSION,
         "model": compilation.source,
         "target": program.machine.name,
+        "resident": program.machine.array.resident,
         "prune": _prune(compilation),
         "nodes_by_engine": dict(sorted(Counter(row["engine"] for row in nodes).items())),
         "host_segments": segments,
@@ -154,7 +156,7 @@ def _facts(report: dict[str, Any]) -> list[tuple[str, str]]:
     reference = f" + {size(sizes['reference_bytes'])} reference graphs for --check" if sizes["reference_bytes"] else ""
     rows = [
         ("model", report["model"]),
-        ("target", report["target"]),
+        ("target", machine_words(report)),
         ("pruning", _pruning_text(report["prune"])),
         ("nodes", engines),
         ("host segments", f"{len(segments)} ({sum(each['nodes'] for each in segments)} nodes)" if segments else "none"),

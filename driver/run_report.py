@@ -21,6 +21,8 @@ def run_report(
         "schema_version": SCHEMA_VERSION,
         "model": program.meta.get("source", ""),
         "target": program.machine.name,
+        "resident": program.machine.array.resident,
+        "host_segments": len(program.segments),
         "windows": windows,
         "cycles": cost.cycles,
         "time_s": cost.time_s,
@@ -47,10 +49,16 @@ def run_parts(report: dict[str, Any], *, layers: bool = False) -> list[Part]:
     return parts
 
 
+def machine_words(report: dict[str, Any]) -> str:
+    """Return the machine that figures are of, labelled where it is an idealisation."""
+    ideal = " (idealised: every weight is in its cell from the start)" if report["resident"] else ""
+    return f"{report['target']}{ideal}"
+
+
 def _facts(report: dict[str, Any]) -> list[tuple[str, str]]:
     busy = ", ".join(f"{name} {percent(share)}" for name, share in report["busy"].items() if share)
     rows = [
-        ("program", f"{report['model'] or '?'} for {report['target']}"),
+        ("program", f"{report['model'] or '?'} for {machine_words(report)}"),
         ("windows", f"{count(report['windows'])}; all figures are of one window"),
         ("cycles", f"{count(report['cycles'])} = {duration(report['time_s'])}"),
         ("energy", f"{energy(report['energy_pj'])} ({report['energy_note']})"),
@@ -60,7 +68,10 @@ def _facts(report: dict[str, Any]) -> list[tuple[str, str]]:
     for each in report["outputs"]:
         spread = f"{each['min']:.4g} .. {each['max']:.4g}, mean {each['mean']:.4g}"
         rows.append(("output", f"{each['name']} {each['dtype']}{each['shape']}: {spread}"))
-    rows.append(("took", ", ".join(f"{name} {seconds:.1f} s" for name, seconds in report["stages_s"].items())))
+    if report["host_segments"]:
+        rows.append(("host", f"{report['host_segments']} segments; their time is not in the figures, only transfers"))
+    if report["stages_s"]:
+        rows.append(("took", ", ".join(f"{name} {seconds:.1f} s" for name, seconds in report["stages_s"].items())))
     return rows
 
 

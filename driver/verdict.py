@@ -186,7 +186,7 @@ def _near(closeness: Closeness | None) -> bool:
 
 def _closeness(closeness: Closeness) -> str:
     if closeness.degenerate:
-        return f"{closeness.windows} windows: no float output that is not zero throughout, so no direction to compare"
+        return f"{closeness.windows} windows: no float output of more than {DEGENERATE:g}, so no direction to compare"
     top = "" if closeness.top1_agreement is None else f", top-1 agreement {100 * closeness.top1_agreement:.2f} %"
     near = f"cosine {closeness.cosine:.6f}, relative error {closeness.relative_error:.4f}"
     return f"{closeness.windows} windows: {near}{top}"

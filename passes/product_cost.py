@@ -41,8 +41,8 @@ class ProductCost:
         return "array" if self.array is not None and self.array < self.vector else "vector"
 
     def __str__(self) -> str:
-        array = "does not fit the array" if self.array is None else f"array {self.array:,} cycles"
-        return f"{array}, vector unit {self.vector:,}"
+        array = "does not fit the array" if self.array is None else f"array {self.array:_} cycles"
+        return f"{array}, vector unit {self.vector:_}".replace("_", " ")
 
 
 def place_products(model: ir.Model, machine: Machine, wish: Callable[[ir.Node], str] = lambda _node: "auto") -> None:

@@ -146,18 +146,21 @@ def _code(program: Program, options: Options, chosen: set[int] | None) -> Iterat
         mnemonic = instruction.mnemonic
         depth = max(0, depth - (mnemonic == "endloop"))
         if chosen is None or pc in chosen:
-            yield from _before(program, options, notes, pc)
+            yield from _before(program, options, notes, pc, chosen)
             for heading in notes.headings(pc, instruction) if options.source else ():
                 yield "  " * (depth + 1) + f"; {heading}"
             yield _line(instruction, pc, depth, options, notes)
         depth += mnemonic == "loop"
     if chosen is None:
-        yield from _before(program, options, notes, len(program.code))
+        yield from _before(program, options, notes, len(program.code), None)
 
 
-def _before(program: Program, options: Options, notes: source.Notes, pc: int) -> Iterator[str]:
+def _before(program: Program, options: Options, notes: source.Notes, pc: int, chosen: set[int] | None) -> Iterator[str]:
+    """Yield what stands before an instruction; ends of ops only where something of the op was chosen."""
     for number in notes.closing.get(pc, ()):
-        yield f".endop {number}"
+        op = program.debug.ops[number]
+        if chosen is None or not chosen.isdisjoint(range(op.first, op.last)):
+            yield f".endop {number}"
     for number in notes.opening.get(pc, ()):
         op = program.debug.ops[number]
         if options.source:

@@ -26,6 +26,7 @@ def test_a_listing_can_be_cut(flexc: Call, compiled: Path) -> None:
     whole = flexc("disasm", compiled).out
     node = flexc("disasm", compiled, "--node", "second").out
     part = flexc("disasm", compiled, "--range", "0:0x40").out
+    assert [line.split()[0] for line in node.splitlines() if line.startswith((".op", ".endop"))][:1] == [".op"]
     assert "mac " in node
     assert len(part) < len(node) < len(whole)
 

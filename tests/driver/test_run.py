@@ -150,3 +150,18 @@ def test_wrong_inputs_are_refused(
     assert message in done.err.splitlines()[0]
     assert "Traceback" not in done.err
     assert sorted(data.parent.iterdir()) == before
+
+
+def test_figures_of_an_idealised_machine_say_so(flexc: Call, mlp: Path, tmp_path: Path) -> None:
+    target = tmp_path / "ideal.fxc"
+    for words in (("compile", mlp, "-o", target, "--target", "resident"), ("run", target, "--random-inputs", "1")):
+        assert "resident (idealised: every weight is in its cell from the start)" in flexc(*words).out
+    flexc("compile", mlp, "-o", target)
+    assert "idealised" not in flexc("run", target, "--random-inputs", "1").out
+
+
+def test_host_segments_are_named_where_their_time_is_left_out(flexc: Call, mlp: Path, tmp_path: Path) -> None:
+    target = tmp_path / "host.fxc"
+    assert flexc("compile", mlp, "-o", target, "--pin", "first=host").code == 0
+    report = flexc("run", target, "--random-inputs", "1")
+    assert "1 segments; their time is not in the figures" in report.out

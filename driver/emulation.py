@@ -117,6 +117,10 @@ class Result:
     busy: Mapping[str, float]
     layers: tuple[LayerCost, ...]
 
+    def __repr__(self) -> str:
+        outputs = ", ".join(f"{name} {array.dtype}{list(array.shape)}" for name, array in self.outputs.items())
+        return f"<flexc.Result: {outputs}; {self.cycles} cycles, {self.energy_pj:.6g} pJ, {len(self.layers)} layers>"
+
     @classmethod
     def of(cls, outputs: Arrays, windows: int, cost: Cost) -> Result:
         """Put outputs and cost together."""

@@ -30,6 +30,7 @@ def test_one_window(program: flexc.Program) -> None:
     assert result.windows == 1
     assert result.cycles == sum(layer.cycles for layer in result.layers)
     assert result.energy_pj == pytest.approx(sum(result.energy_by_event.values()))
+    assert repr(result).startswith(f"<flexc.Result: y float32[1, 3, 5]; {result.cycles} cycles, ")
 
 
 def test_several_windows(program: flexc.Program) -> None:

@@ -1,4 +1,4 @@
-"""Operators of onnxruntime's own domain, com.microsoft, that quantisers write: each in standard operators.
+"""Operators of onnxruntime's own domain, com.microsoft, that its quantisers and optimisers write, in standard ones.
 
 Their definitions: https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md
 """
@@ -13,6 +13,8 @@ import onnx_ir as ir
 from .codes import CODES_KEY, Codes
 from .edit import Editor, constant_array, float_attribute, int_attribute, shape_of
 from .integer import dequantised, reduced
+from .rewrite import fused
+from .rewrite.site import at_site
 
 DOMAIN = "com.microsoft"
 _FLOAT = int(ir.DataType.FLOAT)
@@ -227,4 +229,5 @@ CONTRIB: dict[str, tuple[Rule, ...]] = {
     "DynamicQuantizeMatMul": (_dynamic_quantize_matmul,),
     "QGemm": (_qgemm,),
     "MatMulNBits": (_matmul_n_bits,),
+    **{name: (at_site(rule),) for name, rule in fused.RULES.items()},
 }

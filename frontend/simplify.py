@@ -22,6 +22,7 @@ from .rewrite.table import RULES
 from .unroll import unroll
 
 _SAME_SHAPE_MEANS_SAME = {"Reshape", "Squeeze", "Unsqueeze", "Flatten", "Expand", "Cast", "Tile"}
+_UNDECLARED = "SimplifiedLayerNormalization"  # onnxruntime writes it into ONNX's own domain, which lacks it
 _SINGLE_OPERAND = {"Concat", "Sum", "Max", "Min", "Mean"}
 
 
@@ -67,7 +68,7 @@ class Simplifier:
             self._precision.adapt(each)
         if self._inline_branch(node) or self._unroll(node):
             return
-        if self._replace(node, CONTRIB if node.domain == DOMAIN else {}):
+        if self._replace(node, CONTRIB if node.domain == DOMAIN or node.op_type == _UNDECLARED else {}):
             return
         _drop_empty(node)
         if self._lanes.all_places(node):

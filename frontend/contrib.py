@@ -57,6 +57,7 @@ def _two(op: str) -> Rule:
         _quantised(node, editor.insert(node, op, [a, b], suffix=".float"), inputs[6], inputs[7], editor)
         return True
 
+    rule.__doc__ = f"{op} of what the operands stand for, quantised again."
     return rule
 
 
@@ -73,6 +74,7 @@ def _one(op: str, *passed: str) -> Rule:
         _quantised(node, value, inputs[3], inputs[4], editor)
         return True
 
+    rule.__doc__ = f"{op} of what the operand stands for, quantised again; channels first."
     return rule
 
 

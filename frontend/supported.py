@@ -10,6 +10,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from .contrib import CONTRIB
 from .operators import OPERATORS, Tolerance
 from .rewrite.table import RULES
 from .rules import Rule
@@ -36,7 +37,7 @@ _SCALES = {
 _HEAD = """# Operators
 
 Which operators of ONNX (opset 13 and later; older files are raised to 13) run on the machine, and by which rule. A node
-that breaks its operator's rule, or whose operator is in neither table, runs as a host segment in onnxruntime; the
+that breaks its operator's rule, or whose operator is in no table, runs as a host segment in onnxruntime; the
 compile report names it with the reason. `python -m flexc.frontend.supported` renews this page.
 
 MatMul, Gemm and Conv with constant weights are linears: quantised to INT8, they become MatMulInteger and ConvInteger,
@@ -57,6 +58,19 @@ While a model is read, these become operators of the first table, or parts of co
 node stays as it is.
 
 | operator | becomes |
+|---|---|
+"""
+_LAST = """
+## Loops
+
+Scan, and Loop with a constant number of turns that nothing ends early, are unrolled; turns that are alike then run as
+one hardware loop. If with a constant condition becomes its branch.
+
+## Of onnxruntime's own domain
+
+Operators of com.microsoft that onnxruntime's quantisers and optimisers write. Others of that domain run on the host.
+
+| operator | meaning |
 |---|---|
 """
 
@@ -84,6 +98,11 @@ def rewritten() -> list[tuple[str, str]]:
     return [(name, " ".join(sentence(rule) for rule in RULES[name])) for name in sorted(RULES)]
 
 
+def contributed() -> list[tuple[str, str]]:
+    """Return (operator of com.microsoft, its meaning) by name."""
+    return [(name, " ".join(sentence(rule) for rule in CONTRIB[name])) for name in sorted(CONTRIB)]
+
+
 def sentence(rule: Rule | object) -> str:
     """Return the first line of a rule's docstring, as a sentence."""
     text = (inspect.getdoc(rule) or "").partition("\n")[0].strip()
@@ -98,7 +117,9 @@ def page() -> str:
     """Return the text of the page."""
     native = [f"| {each.op_type} | {each.engine} | {_cell(each.rule)} | {each.agreement} |" for each in entries()]
     others = [f"| {name} | {_cell(text)} |" for name, text in rewritten()]
-    return _HEAD + "\n".join(native) + "\n" + _MIDDLE + "\n".join(others) + "\n"
+    theirs = [f"| {name} | {_cell(text)} |" for name, text in contributed()]
+    parts = (_HEAD, "\n".join(native), "\n", _MIDDLE, "\n".join(others), "\n", _LAST, "\n".join(theirs), "\n")
+    return "".join(parts)
 
 
 def _cell(text: str) -> str:

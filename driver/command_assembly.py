@@ -7,7 +7,7 @@ import sys
 from argparse import Namespace
 from pathlib import Path
 
-from flexc.files import write_lines
+from flexc.files import check_output, write_lines
 from flexc.isa.assembly.assembler import assemble, assemble_file
 from flexc.isa.assembly.disassembler import Options, disassemble
 from flexc.isa.errors import FlexcError, UsageError
@@ -18,6 +18,8 @@ def disasm(arguments: Namespace) -> int:
     """Print a program as assembly, or write it to a file; data that is not small stays in the program file."""
     file, output = Path(arguments.program), arguments.output
     to_stdout = output in (None, "-")
+    if not to_stdout:
+        check_output(output, file)
     options = Options(
         source=arguments.source,
         bytes=not arguments.no_bytes,
@@ -34,6 +36,7 @@ def disasm(arguments: Namespace) -> int:
 
 def asm(arguments: Namespace) -> int:
     """Assemble a listing and write the program; ``-`` reads it from stdin."""
+    check_output(arguments.output, arguments.listing)
     program = assemble(_stdin(), "<stdin>") if arguments.listing == "-" else assemble_file(arguments.listing)
     save(program, arguments.output)
     return 0

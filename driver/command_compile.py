@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from flexc.compiler import Options, compile_graph
-from flexc.files import check_folder
+from flexc.files import check_output
 from flexc.isa.errors import UsageError
 from flexc.isa.object_file import save
 from flexc.passes.pins import Pin
@@ -22,7 +22,7 @@ from flexc.tables import show
 def run(arguments: Namespace) -> int:
     """Compile a model, write the program, print the report."""
     stages, output = Stages(), Path(arguments.output)
-    check_folder(output)
+    check_output(output, arguments.model)
     compilation = compile_graph(arguments.model, options_of(arguments), stages)
     with stages.stage("save"):
         save(compilation.program, output)

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from flexc.command_compile import placement_of
 from flexc.compiler import Options
-from flexc.files import check_folder
+from flexc.files import check_output
 from flexc.isa.errors import FlexcError, UsageError
 from flexc.prune_options import prune_words
 from flexc.run_report import PRECISION_NOTE
@@ -28,7 +28,7 @@ def run(arguments: Namespace) -> int:
     if arguments.new < 1:
         raise UsageError(f"--new {arguments.new}: at least one token")
     if arguments.output:
-        check_folder(Path(arguments.output))
+        check_output(arguments.output, arguments.model)
     prompt = prompt_of(arguments.prompt)
     options = Options(**prune_words(arguments), **placement_of(arguments), keep_reference=False)
     session = Session.of(arguments.model, options)

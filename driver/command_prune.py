@@ -10,7 +10,7 @@ from pathlib import Path
 
 from flexc.command_compile import dims_of, shape_of
 from flexc.compiler import machine_of
-from flexc.files import check_folder
+from flexc.files import check_output
 from flexc.isa.errors import UsageError
 from flexc.passes.pins import Pin, apply_pins
 from flexc.prune_options import PruneOptions, check_prune_usage, prune_words
@@ -27,7 +27,7 @@ def run(arguments: Namespace) -> int:
     stages, output = Stages(), Path(arguments.output)
     options = PruneOptions(**prune_words(arguments))
     check_prune_usage(options, "--method")
-    check_folder(output)
+    check_output(output, None)  # a model may be pruned over itself
     pins = [Pin.parse(text) for text in arguments.pin]
     engines = [pin for pin in pins if pin.engine]
     if engines:

@@ -6,11 +6,10 @@ import json
 import os
 from argparse import Namespace
 from contextlib import ExitStack
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flexc.emulation import Cost, Sink, run_windows
-from flexc.files import check_folder
+from flexc.files import check_output
 from flexc.inputs import Windows, given_windows
 from flexc.isa import verifier
 from flexc.isa.errors import FlexcError, UsageError
@@ -63,7 +62,7 @@ def _refuse_unheeded(arguments: Namespace) -> None:
             belongs = "--trace-instructions" if name == "--limit" else "--check"
             raise UsageError(f"{name} says something about {belongs} only", remedy=f"add {belongs}")
     if arguments.output:
-        check_folder(Path(arguments.output))
+        check_output(arguments.output, arguments.program)
 
 
 def load_verified(path: str) -> Program:

@@ -13,7 +13,7 @@ from flexc.compiler import Model, Options, machine_of
 from flexc.frontend.load import load
 from flexc.frontend.operators import OPERATORS
 from flexc.hardware import quantise_for
-from flexc.passes.emit import LINEAR_KEY
+from flexc.passes.emit import LINEAR_KEY, pin_of
 from flexc.passes.partition import Kernel
 from flexc.passes.pins import apply_pins
 
@@ -90,6 +90,8 @@ def _row(node: ir.Node, kernel: Kernel | None) -> NodeCoverage:
 
 def _remedy(node: ir.Node) -> str:
     """Say when the machine runs such a node itself."""
+    if pin_of(node) == "host":
+        return "leave its --pin out"
     operator = OPERATORS.get(node.op_type) if node.domain in ("", "ai.onnx") else None
     if operator is None:
         return "the host runs it; docs/supported-ops.md lists what the machine runs"

@@ -8,18 +8,22 @@ from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
-from flexc.isa.errors import FlexcError
+from flexc.isa.errors import FlexcError, UsageError
 
 
-def check_folder(path: Path) -> None:
-    """Refuse a file that could not be written later for want of a folder: before the work, not after it.
+def check_output(path: str | Path, source: str | Path | None) -> None:
+    """Refuse, before the work, a file that could not be written after it, or that would replace its source, if any.
 
     Raises:
+        UsageError: it is the source itself.
         FlexcError: there is no such folder.
     """
-    if not path.parent.is_dir():
+    target = Path(path)
+    if not target.parent.is_dir():
         remedy = "make the folder first"
         raise FlexcError("cannot be written: No such file or directory", where=str(path), remedy=remedy)
+    if source is not None and target.exists() and Path(source).exists() and target.samefile(source):
+        raise UsageError("would replace what it is made of", where=str(path), remedy="give -o another name")
 
 
 def write_lines(lines: Iterable[str], path: str | None) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import onnx
 import pytest
+from onnx import TensorProto, helper
 
 import flexc as api
 from flexc.compiler import Options
@@ -57,7 +58,18 @@ def test_json_holds_every_node(flexc: Call, model: Path) -> None:
     assert found["nodes_by_engine"] == {"array": 3, "host": 1, "vector": 1}
     relu = next(row for row in found["nodes"] if row["node"] == "relu")
     assert (relu["engine"], relu["reason"]) == ("host", "pinned to the host")
-    assert relu["remedy"].startswith("the machine runs Relu like this: ")
+    assert relu["remedy"] == "leave its --pin out"
+
+
+def test_what_breaks_a_rule_is_told_the_rule(flexc: Call, tmp_path: Path) -> None:
+    ends = [helper.make_tensor_value_info(name, TensorProto.UINT8, [4]) for name in ("x", "y")]
+    graph = helper.make_graph([helper.make_node("Add", ["x", "x"], ["y"], name="sum")], "g", ends[:1], ends[1:])
+    onnx.save(
+        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10), tmp_path / "bytes.onnx"
+    )
+    (row,) = json.loads(flexc("check", tmp_path / "bytes.onnx", "--per-node", "--json").out)["nodes"]
+    assert row["engine"] == "host"
+    assert row["remedy"].startswith("the machine runs Add like this: works on float32")
 
 
 def test_all_that_cannot_be_compiled_is_named_at_once(flexc: Call, tmp_path: Path) -> None:

@@ -41,6 +41,27 @@ def test_an_output_that_cannot_be_written(flexc: Call, mlp: Path, tmp_path: Path
     assert "out.fxc: cannot be written: No such file or directory" in done.err
 
 
+def test_an_output_never_replaces_what_it_is_made_of(
+    flexc: Call, mlp: Path, compiled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    listing = tmp_path / "a.s"
+    assert flexc("disasm", compiled, "-o", listing).code == 0
+    (tmp_path / "link.onnx").symlink_to(mlp)
+    for words, source in (
+        (("compile", mlp, "-o", mlp.name), mlp),
+        (("compile", mlp, "-o", "link.onnx"), mlp),
+        (("disasm", compiled, "-o", compiled), compiled),
+        (("asm", listing, "-o", listing), listing),
+        (("run", compiled, "--random-inputs", "1", "--output", compiled), compiled),
+    ):
+        before = source.read_bytes()
+        done = flexc(*words)
+        assert (done.code, done.out) == (2, "")
+        assert ": would replace what it is made of" in done.err
+        assert source.read_bytes() == before
+
+
 @pytest.mark.parametrize("command", ["run", "disasm", "verify", "inspect"])
 def test_broken_programs(command: str, flexc: Call, compiled: Path, mlp: Path, tmp_path: Path) -> None:
     cut = tmp_path / "cut.fxc"

@@ -172,7 +172,7 @@ class ProductKernel:
         whole, rest = divmod(self.k, depth)
 
         def fetch(address: int, turns: Sequence[Step], part: Loop, group: Loop) -> Tree:
-            (loop,) = builder.loops(whole)
+            loop = builder.loops(whole)[0].over("K step", "K", depth, limit=self.k)
             code: Tree = []
             for first, width, each in ((0, depth, loop), (whole, rest, None)):
                 if not width or (each is not None and not whole):

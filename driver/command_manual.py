@@ -45,7 +45,7 @@ def _row(machine: Machine) -> tuple[str, ...]:
         machine.name,
         str(machine.array.macros),
         f"{machine.clock.frequency_hz / 1e9:g} GHz",
-        size(machine.buffer.bytes),
+        f"{machine.buffer.bytes / 1024:g} KiB",
         f"{size(machine.dram.bandwidth_bytes_per_s)}/s",
         " ".join(map(str, machine.array.block_sizes)),
         machine.description,

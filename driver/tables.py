@@ -100,7 +100,7 @@ def count(number: float) -> str:
 
 def size(bytes_: float) -> str:
     """Return a size: 26.2 MB (10^6 bytes)."""
-    for unit, factor in (("GB", 1e9), ("MB", 1e6), ("KB", 1e3)):
+    for unit, factor in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6), ("KB", 1e3)):
         if bytes_ >= factor:
             return f"{bytes_ / factor:.1f} {unit}"
     return f"{round(bytes_)} B"

@@ -52,6 +52,7 @@ def test_inspect(flexc: Call, compiled: Path) -> None:
 
 def test_targets(flexc: Call, tmp_path: Path) -> None:
     assert [name for name in preset_names() if name in flexc("targets").out] == preset_names()
+    assert "256 KiB" in flexc("targets").out
     listed = json.loads(flexc("targets", "--json").out)["targets"]
     assert [each["name"] for each in listed] == preset_names()
     file = tmp_path / "mine.toml"

@@ -46,6 +46,7 @@ def test_colours_only_on_a_terminal_that_wants_them(
         (tables.count(16797360), "16 797 360"),
         (tables.size(999), "999 B"),
         (tables.size(26.2e6), "26.2 MB"),
+        (tables.size(3.2e12), "3.2 TB"),
         (tables.duration(0.0335), "33.5 ms"),
         (tables.duration(2e-9), "2 ns"),
         (tables.energy(21.3e9), "21.3 mJ"),

@@ -107,7 +107,11 @@ def test_embeddings(mask: bool) -> None:
         for name in ("ids", "kinds", "mask")
         if name in names
     ]
-    feed = {"ids": RNG.integers(0, 20, (2, 6)), "kinds": RNG.integers(0, 2, (2, 6)), "mask": HALF}
+    feed: dict[str, np.ndarray] = {
+        "ids": RNG.integers(0, 20, (2, 6)),
+        "kinds": RNG.integers(0, 2, (2, 6)),
+        "mask": HALF,
+    }
     compare(model_of(node, given, TABLES, 17), {value.name: feed[value.name].astype(np.int32) for value in given})
 
 

@@ -172,4 +172,4 @@ def test_a_program_that_takes_more_memory_than_there_is_is_not_run(flexc: Call, 
     greedy.write_bytes(head)
     done = flexc("run", greedy, "--random-inputs", "1")
     assert done.code == 1
-    assert done.err.startswith(f"error: {greedy}: declares 1152921504.6 GB of memory; this computer has ")
+    assert done.err.startswith(f"error: {greedy}: declares 1152921.5 TB of memory; this computer has ")

@@ -55,13 +55,18 @@ class RowChunk:
 
     def emit(self) -> None:
         """Write the box."""
+        loads, stores = self._begin()
+        self.builder.write(nest(over(self.box, self.loops, self._total()), [*loads, *self.code, *stores]))
+
+    def _begin(self) -> tuple[list[Pending], list[Pending]]:
+        """Write what comes in once, and return what comes and goes over and over."""
         first, loads, stores = self.dry_run()
         if first:
             first[-1].post(Semaphores.IN_FULL)
             sync = Pending("sync", {}, {"engine": "vector"}).wait(Semaphores.IN_FULL)
             self.builder.write([*first, sync])
         self._overlap(loads, stores)
-        self.builder.write(nest(over(self.box, self.loops, self._total()), [*loads, *self.code, *stores]))
+        return loads, stores
 
     def _overlap(self, loads: list[Pending], stores: list[Pending]) -> None:
         if loads:

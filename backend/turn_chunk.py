@@ -55,12 +55,7 @@ class TurnChunk(RowChunk):
 
     def emit(self) -> None:
         """Write the box."""
-        first, loads, stores = self.dry_run()
-        if first:
-            first[-1].post(Semaphores.IN_FULL)
-            sync = Pending("sync", {}, {"engine": "vector"}).wait(Semaphores.IN_FULL)
-            self.builder.write([*first, sync])
-        self._overlap(loads, stores)
+        loads, stores = self._begin()
         turns = Block(self.turn, [*loads, *self.code, *stores])
         outer = over(self.box, self.loops, self._total())
         self.builder.write(nest(outer, [*self._opening(), *self.before, turns, *self.after, *self._closing()]))

@@ -13,7 +13,7 @@ import numpy as np
 from flexc.check_closeness import ClosenessSink
 from flexc.emulation import Arrays
 from flexc.isa.errors import FlexcError
-from flexc.passes.session import Session, open_session
+from flexc.passes.session import Session, first_line, open_session
 from flexc.verdict import Closeness
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ class FileSession:
         try:
             results = self._session.run(None, given)
         except Exception as error:
-            raise FlexcError(f"onnxruntime cannot run it: {str(error).partition(chr(10))[0]}") from error
+            raise FlexcError(f"onnxruntime cannot run it: {first_line(error)}") from error
         return dict(zip(self.outputs, results, strict=True))
 
 

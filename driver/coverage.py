@@ -13,12 +13,15 @@ from flexc.compiler import Model, Options, machine_of
 from flexc.frontend.load import load
 from flexc.frontend.operators import OPERATORS
 from flexc.hardware import quantise_for
-from flexc.passes.emit import LINEAR_KEY, pin_of
+from flexc.passes.emit import LINEAR_KEY, ROLE_KEY, pin_of
 from flexc.passes.partition import Kernel
 from flexc.passes.pins import apply_pins
 
 NO_CODE = "none"
 """The engine of nodes that need no code: their result lies where their operand does."""
+
+A_VIEW = "a view: the data stay where they are"
+"""Why they need none."""
 
 
 def engine_words(name: str) -> str:
@@ -73,7 +76,7 @@ def _places(kernels: list[Kernel]) -> Iterator[tuple[str, Kernel]]:
     """Yield for every node of the cleaned graph the kernel that does its work: of a linear, the product itself."""
     for kernel in kernels:
         for node in kernel.nodes:
-            role = node.metadata_props.get("flexc.role", "")
+            role = node.metadata_props.get(ROLE_KEY, "")
             if role in ("", "bias"):
                 yield str(node.name), kernel
             elif role == "multiply":
@@ -82,7 +85,7 @@ def _places(kernels: list[Kernel]) -> Iterator[tuple[str, Kernel]]:
 
 def _row(node: ir.Node, kernel: Kernel | None) -> NodeCoverage:
     if kernel is None:
-        return NodeCoverage(str(node.name), node.op_type, NO_CODE, "a view: the data stay where they are")
+        return NodeCoverage(str(node.name), node.op_type, NO_CODE, A_VIEW)
     remedy = _remedy(node) if kernel.engine == "host" else ""
     own = [reason for reason in kernel.reason.split("; ") if reason.startswith(node.op_type)]
     return NodeCoverage(str(node.name), node.op_type, kernel.engine, own[0] if own else kernel.reason, remedy)

@@ -18,7 +18,7 @@ from flexc.inputs import Windows
 from flexc.isa.errors import FlexcError, UsageError
 from flexc.isa.machine import Machine
 from flexc.isa.program import Program
-from flexc.passes.session import Session
+from flexc.passes.session import Session, first_line
 from flexc.scores import Score, Task
 from flexc.signature import read_signature
 
@@ -100,7 +100,7 @@ def _file_session(path: str) -> Callable[[Arrays], Arrays]:
     try:
         session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     except Exception as error:
-        raise FlexcError(f"onnxruntime cannot open it: {str(error).partition(chr(10))[0]}", where=path) from error
+        raise FlexcError(f"onnxruntime cannot open it: {first_line(error)}", where=path) from error
     names = [each.name for each in session.get_outputs()]
 
     def run(feed: Arrays) -> Arrays:
@@ -161,7 +161,7 @@ def _next(outputs: Outputs, contender: Contender) -> Arrays:
     except FlexcError:
         raise
     except Exception as error:
-        raise FlexcError(f"cannot run the data: {str(error).partition(chr(10))[0]}", where=contender.name) from error
+        raise FlexcError(f"cannot run the data: {first_line(error)}", where=contender.name) from error
 
 
 def _check_alike(found: Arrays, task: Task, compared: Arrays | None, contender: Contender) -> None:

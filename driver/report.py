@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from flexc.compiler import Compilation
-from flexc.coverage import NO_CODE, engine_words
+from flexc.coverage import A_VIEW, NO_CODE, engine_words
 from flexc.layers import TileUse, activation_products, dims_of, mappings, product_of, products
 from flexc.number_report import number_facts, numbers_report
 from flexc.passes.pattern import NM
@@ -50,7 +50,7 @@ def node_rows(compilation: Compilation) -> list[dict[str, Any]]:
     rows = []
     for node in compilation.quantised.graph:
         op = op_of.get(str(node.name))
-        engine, reason = (op.engine, op.reason) if op else (NO_CODE, "a view: the data stay where they are")
+        engine, reason = (op.engine, op.reason) if op else (NO_CODE, A_VIEW)
         rows.append({"node": str(node.name), "op": node.op_type, "engine": engine, "reason": reason})
     return rows
 

@@ -16,7 +16,7 @@ import onnx_ir as ir
 from ..frontend.edit import shape_of
 from ..frontend.infer import reads
 from ..frontend.operators import OPERATORS, Operator, native
-from .emit import LINEAR_KEY, pin_of
+from .emit import LINEAR_KEY, ROLE_KEY, pin_of
 from .product_cost import WHY_KEY
 from .repeat import Repetition, is_view, repetitions
 from .rows import Form, is_elementwise, operand, output_form, result, row_length, row_product
@@ -403,7 +403,7 @@ def tensor_quantise_chain(first: ir.Node, row_bytes: int) -> list[ir.Node]:
     """
     shape = shape_of(operand(first))
     long_rows = len(shape) == 2 and shape[0] <= MOST_LONG_ROWS and LONG_ROW_BYTES * shape[1] > row_bytes
-    if first.metadata_props.get("flexc.role") != "quantise" or not (long_rows or len(shape) in (3, 4)):
+    if first.metadata_props.get(ROLE_KEY) != "quantise" or not (long_rows or len(shape) in (3, 4)):
         return []
     chain = [first]
     for op_type in ("ReduceMax", "Max", "Div"):

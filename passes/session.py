@@ -37,7 +37,7 @@ class Session:
         try:
             self._session = _open(data, self._weights, threads, optimise=optimise)
         except Exception as error:
-            raise FlexcError(f"onnxruntime cannot open the graph: {_first_line(error)}") from error
+            raise FlexcError(f"onnxruntime cannot open the graph: {first_line(error)}") from error
         self.inputs = frozenset(item.name for item in self._session.get_inputs())
         self.outputs = tuple(item.name for item in self._session.get_outputs())
 
@@ -52,7 +52,7 @@ class Session:
         try:
             return dict(zip(names, self._session.run(names, fed), strict=True))
         except Exception as error:
-            raise FlexcError(f"onnxruntime cannot run the graph: {_first_line(error)}") from error
+            raise FlexcError(f"onnxruntime cannot run the graph: {first_line(error)}") from error
 
 
 def open_session(source: str | bytes) -> Any:
@@ -64,7 +64,7 @@ def open_session(source: str | bytes) -> Any:
     try:
         return _open(source, {}, 0, optimise=False)
     except Exception as error:
-        raise FlexcError(f"onnxruntime cannot open it: {_first_line(error)}") from error
+        raise FlexcError(f"onnxruntime cannot open it: {first_line(error)}") from error
 
 
 def _open(data: str | bytes, weights: Mapping[str, Array], threads: int, *, optimise: bool) -> Any:
@@ -97,7 +97,8 @@ def _session(data: str | bytes, weights: Mapping[str, Array], threads: int, *, o
     return ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """Return what onnxruntime says of an error, without its trace."""
     return str(error).partition("\n")[0]
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable
 import numpy as np
 import onnx_ir as ir
 
-from . import codes, expert_einsum, experts, integer
+from . import codes, expert_einsum, experts, integer, wide
 from .edit import Editor, constant_array, float_attribute, int_attribute, is_constant, shape_of
 from .recurrent import GATES, recurrent
 
@@ -222,9 +222,9 @@ RULES: dict[str, tuple[Rule, ...]] = {
     "BatchNormalization": (_batch_normalization,),
     "Conv": (_conv, integer.quantised_product, integer.numbers_instead),
     "Einsum": (integer.numbers_instead, expert_einsum.chosen_einsum, _einsum),
-    "DequantizeLinear": (codes.dequantise,),
+    "DequantizeLinear": (codes.dequantise, wide.dequantise_wide),
     "Add": (integer.bias_into_sums,),
-    "QuantizeLinear": (integer.requantised,),
+    "QuantizeLinear": (wide.quantise_wide, integer.requantised),
     "DynamicQuantizeLinear": (integer.dynamic_quantise,),
     "QLinearMatMul": (integer.quantised_linear,),
     "QLinearConv": (integer.quantised_linear,),

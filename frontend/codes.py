@@ -15,11 +15,15 @@ import onnx_ir as ir
 from .edit import Editor, constant_array, int_attribute, is_constant, shape_of
 
 CODES_KEY = "flexc.codes"
-"""Metadata key of a product: the integers of its weight are ``kept`` as they came, ``requantised``, or ``made``."""
+"""Metadata key of a product: the integers of its weight are ``kept`` as they came, ``requantised``, or ``made``.
+
+A Gather from a table that came quantised by blocks has ``dequantised``.
+"""
 
 #: Element types of weights that fit a cell, and of the sums that a bias is added to.
 CODE_TYPES = {ir.DataType.INT8, ir.DataType.UINT8, ir.DataType.INT4, ir.DataType.UINT4}
 BIAS_TYPE = ir.DataType.INT32
+_BYTES: dict[ir.DataType, type[np.integer]] = {ir.DataType.INT4: np.int8, ir.DataType.UINT4: np.uint8}
 #: The operand of each product that may be a weight, and its bias where it has one of its own.
 _WEIGHTS = {"MatMul": (0, 1), "Gemm": (0, 1), "Conv": (1,), "Einsum": (0, 1)}
 _BIASES = {"Gemm": (2,), "Conv": (2,), "Add": (0, 1)}
@@ -80,6 +84,11 @@ def codes_of(value: ir.Value | None) -> Codes | None:
     node = value.producer() if value is not None else None
     if node is None or node.op_type != "DequantizeLinear" or node.domain != "":
         return None
+    return codes_read(node)
+
+
+def codes_read(node: ir.Node) -> Codes | None:
+    """Return what a DequantizeLinear reads, of whichever domain; None where shapes are not known."""
     block = int_attribute(node, "block_size", 0)
     codes, scale = node.inputs[0], node.inputs[1]
     zero = node.inputs[2] if len(node.inputs) > 2 else None
@@ -146,17 +155,18 @@ def dequantise(node: ir.Node, editor: Editor) -> bool:
         numbers = editor.constant(f"{found.codes.name}.numbers", found.numbers(), output.dtype)
         for use in others:
             use.node.replace_input_with(use.idx, numbers)
-    if found.codes.dtype in (ir.DataType.INT4, ir.DataType.UINT4):
-        _widen(node, found, editor)
+    for place, value in enumerate(node.inputs):
+        node.replace_input_with(place, as_bytes(value, editor))
     return False
 
 
-def _widen(node: ir.Node, found: Codes, editor: Editor) -> None:
-    wide = np.int8 if found.codes.dtype == ir.DataType.INT4 else np.uint8
-    for place, value in ((0, found.codes), (2, found.zero)):
-        array = constant_array(value)
-        if value is not None and array is not None:
-            node.replace_input_with(place, editor.constant(f"{value.name}.bytes", array.astype(wide)))
+def as_bytes(value: ir.Value | None, editor: Editor) -> ir.Value | None:
+    """Return a constant of 4-bit numbers as one of bytes, anything else as it is."""
+    array = constant_array(value)
+    wide = _BYTES.get(value.dtype) if value is not None and value.dtype is not None else None
+    if value is None or array is None or wide is None:
+        return value
+    return editor.constant(f"{value.name}.bytes", array.astype(wide))
 
 
 def through_view(node: ir.Node, editor: Editor) -> bool:

@@ -10,7 +10,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import onnx_ir as ir
 
-from .codes import CODES_KEY, Codes
+from . import packed, wide
+from .codes import Codes
 from .edit import Editor, constant_array, float_attribute, int_attribute, shape_of
 from .integer import dequantised, reduced
 from .rewrite import fused
@@ -39,13 +40,6 @@ def _operand(node: ir.Node, parts: Sequence[ir.Value | None], editor: Editor, su
     assert codes is not None, "an operand has codes"
     assert scale is not None, "an operand has a scale"
     return dequantised(node, Codes(codes, scale, zero, len(shape_of(codes)) - 1), editor, suffix)
-
-
-def _renamed(node: ir.Node, editor: Editor) -> bool:
-    """QuantizeLinear and DequantizeLinear of this domain are the standard ones, before these took 16 bits."""
-    made = editor.insert(node, node.op_type, node.inputs, suffix=".standard", attributes=node.attributes.values())
-    editor.substitute(node, [made])
-    return True
 
 
 def _two(op: str) -> Rule:
@@ -173,50 +167,11 @@ def _qgemm(node: ir.Node, editor: Editor) -> bool:
     return True
 
 
-def _matmul_n_bits(node: ir.Node, editor: Editor) -> bool:
-    """MatMulNBits: (a, packed b, scales, zero points, order of k, bias); scales by blocks along K."""
-    a, packed, scales, zeros, order, bias = _inputs(node, 6)
-    codes, factors = constant_array(packed), constant_array(scales)
-    if a is None or codes is None or factors is None or order is not None:
-        return False
-    columns, k, bits, block = (int_attribute(node, name, 4) for name in ("N", "K", "bits", "block_size"))
-    blocks = -(-k // block)
-    if bits not in (2, 4, 8):
-        return False
-    integers = _unpacked(codes.reshape(columns, -1), bits).reshape(columns, blocks, -1)[:, :, :block]
-    moved = integers.astype(np.float32) - _block_zeros(zeros, (columns, blocks), bits)
-    numbers = (moved * factors.astype(np.float32).reshape(columns, blocks, 1)).reshape(columns, -1)[:, :k]
-    node.metadata_props[CODES_KEY] = "requantised"
-    weight = editor.constant(f"{node.name}.numbers", np.ascontiguousarray(numbers.T))
-    result = editor.insert(node, "MatMul", [a, weight], suffix=".product")
-    if bias is not None:
-        result = editor.insert(node, "Add", [result, bias], suffix=".biased")
-    editor.substitute(node, [result])
-    return True
-
-
-def _unpacked(packed: np.ndarray, bits: int) -> np.ndarray:
-    """Return numbers of a few bits each, the first in the lowest bits of a byte, a byte each."""
-    shifts = np.arange(0, 8, bits, dtype=np.uint8)
-    parts = (packed[..., np.newaxis] >> shifts) & np.uint8((1 << bits) - 1)
-    return parts.reshape(*packed.shape[:-1], -1)
-
-
-def _block_zeros(zeros: ir.Value | None, shape: tuple[int, int], bits: int) -> np.ndarray:
-    """Return the zero point of every block, [columns, blocks, 1]: packed by columns, as floats, or the middle."""
-    array = constant_array(zeros)
-    if array is None:
-        return np.array(1 << (bits - 1), np.float32)
-    if array.dtype == np.uint8:
-        array = _unpacked(array.reshape(shape[0], -1), bits)[:, : shape[1]]
-    return array.astype(np.float32).reshape(*shape, 1)
-
-
 _POOLING = ("auto_pad", "ceil_mode", "count_include_pad", "kernel_shape", "pads", "strides")
 #: The rules for each operator of the domain.
 CONTRIB: dict[str, tuple[Rule, ...]] = {
-    "QuantizeLinear": (_renamed,),
-    "DequantizeLinear": (_renamed,),
+    "QuantizeLinear": (wide.standard,),
+    "DequantizeLinear": (wide.standard,),
     "QLinearAdd": (_two("Add"),),
     "QLinearMul": (_two("Mul"),),
     "QLinearSigmoid": (_one("Sigmoid"),),
@@ -230,6 +185,6 @@ CONTRIB: dict[str, tuple[Rule, ...]] = {
     "MatMulIntegerToFloat": (_matmul_integer_to_float,),
     "DynamicQuantizeMatMul": (_dynamic_quantize_matmul,),
     "QGemm": (_qgemm,),
-    "MatMulNBits": (_matmul_n_bits,),
+    **{name: (rule,) for name, rule in packed.RULES.items()},
     **{name: (at_site(rule),) for name, rule in fused.RULES.items()},
 }

@@ -1,4 +1,4 @@
-"""Writing instructions: stream registers, loops, the buffer of one kernel, taps and ops."""
+"""Writing instructions: loops, the buffer of one kernel, taps and ops; :mod:`.assign` gives streams their registers."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
-from ..isa.encoding import instr
 from ..isa.fields import Value
-from ..isa.instruction import LEVELS, STREAMS, Instr
+from ..isa.instruction import LEVELS
 from ..isa.machine import Machine
 from ..isa.program import Op, Tap, Tile
 from ..isa.streams import DTYPES, Step, Stream
 from ..passes.layout import aligned
+from .units import Line, Unit, register_count
 from .views import Storage
 
 
@@ -134,44 +134,44 @@ class Semaphores:
 
 
 class Builder:
-    """Collects the code of a program."""
+    """Collects the code of a program, unit by unit; places in it count lines until streams have registers."""
 
     def __init__(self, machine: Machine) -> None:
         self.machine = machine
-        self.code: list[Instr] = []
+        self.units: list[Unit] = []
+        self.length = 0
         self.ops: list[Op] = []
         self.taps: list[Tap] = []
         self.tiles: list[Tile] = []
         self._moving: Sequence[Moving] = ()
         self._outer: list[Loop] = []
-        self._streams: dict[Stream, int] = {}  # what registers hold, the one used longest ago first
         self.begin_kernel()
 
     def begin_kernel(self) -> None:
-        """Forget the loops and the buffer of the kernel before; its streams may be used again, or set anew."""
-        self._in_use: set[int] = set()
+        """Forget the loops and the buffer of the kernel before."""
         self._depth = len(self._outer)
         self._buffer_top = 0
 
     def begin_turns(self, count: int, moving: Sequence[Moving]) -> None:
         """Open a loop around whole kernels, in which the storages of ``moving`` move."""
         self.begin_kernel()
-        self._streams.clear()  # what a later turn finds in a register is what the turn before has left there
         self._outer, self._moving = self.loops(count), moving
-        self.tiles.append(Tile(len(self.code), "turn", count))
+        self.tiles.append(Tile(self.length, "turn", count))
         self.emit("loop", level=0, count=count)
 
     def end_turns(self) -> None:
         """Close the loop around kernels."""
         self.emit("endloop", level=0)
         self._outer, self._moving = [], ()
-        self._streams.clear()
         self.begin_kernel()
 
-    def emit(self, mnemonic: str, **values: Value) -> int:
-        """Add an instruction; return its place in the code."""
-        self.code.append(instr(mnemonic, **values))
-        return len(self.code) - 1
+    def emit(self, mnemonic: str, **values: Value) -> None:
+        """Add an instruction without streams."""
+        self._add([Line(mnemonic, {}, values)])
+
+    def _add(self, lines: list[Line]) -> None:
+        self.units.append(Unit(lines))
+        self.length += len(lines)
 
     def buffer(self, size: int, slots: int = 1) -> int:
         """Return the address of ``slots`` pieces of the on-chip buffer of ``size`` bytes, each aligned."""
@@ -180,43 +180,6 @@ class Builder:
         if self._buffer_top > self.machine.buffer.bytes:
             raise DoesNotFit(f"{self._buffer_top} bytes of buffer")
         return address
-
-    def stream(self, stream: Stream) -> int:
-        """Return a register that holds the stream, setting one here if none does."""
-        register = self._streams.pop(stream, -1)
-        if register < 0:
-            register = self._free_register()
-            self._set(register, stream)
-        self._streams[stream] = register
-        self._in_use.add(register)
-        return register
-
-    def _free_register(self) -> int:
-        """Return a register that holds nothing, or what no kernel has used for longest; this kernel's own stay."""
-        count = min(STREAMS, self.machine.control.streams)
-        if len(self._streams) < count:
-            return len(self._streams)
-        for stream, register in self._streams.items():
-            if register not in self._in_use:
-                del self._streams[stream]
-                return register
-        raise DoesNotFit(f"{count + 1} streams")
-
-    def _set(self, register: int, stream: Stream) -> None:
-        stream = self._placed(stream)
-        self.emit(
-            "stream",
-            stream=register,
-            space=stream.space,
-            dtype=stream.dtype,
-            base=stream.base,
-            rows=stream.rows,
-            cols=stream.cols,
-        )
-        if not stream.is_dense:
-            self.emit("pitch", stream=register, row=stream.row_pitch, col=stream.col_pitch)
-        for step in stream.steps:
-            self.emit("step", stream=register, level=step.level, by=step.stride, mod=step.period)
 
     def _placed(self, stream: Stream) -> Stream:
         """Return a stream on a storage that moves as it is in the first turn, with the step that moves it."""
@@ -243,27 +206,30 @@ class Builder:
         self._depth -= sum(loop.level is not None for loop in loops)
 
     def write(self, tree: Sequence[Pending | Block]) -> None:
-        """Set every stream that the tree uses, then write its instructions and loops."""
-        for pending in leaves(tree):
-            for stream in pending.streams.values():
-                self.stream(stream)
-        self._write(tree)
+        """Write the instructions and loops of a tree, whose streams are all set before it begins."""
+        lines: list[Line] = []
+        self._write(tree, lines)
+        needed = len({stream for line in lines for stream in line.streams.values()})
+        if needed > register_count(self.machine):
+            raise DoesNotFit(f"{needed} streams")
+        self._add(lines)
 
-    def _write(self, tree: Sequence[Pending | Block]) -> None:
+    def _write(self, tree: Sequence[Pending | Block], lines: list[Line]) -> None:
         for item in tree:
+            here = self.length + len(lines)
             if isinstance(item, Pending):
-                registers = {name: self.stream(stream) for name, stream in item.streams.items()}
-                pc = self.emit(item.mnemonic, **registers, **item.values)
-                self.taps += [replace(tap, pc=pc) for tap in item.taps]
+                placed = {name: self._placed(stream) for name, stream in item.streams.items()}
+                lines.append(Line(item.mnemonic, placed, dict(item.values)))
+                self.taps += [replace(tap, pc=here) for tap in item.taps]
                 continue
             if item.loop.tile is not None:
-                self.tiles.append(replace(item.loop.tile, pc=len(self.code)))
+                self.tiles.append(replace(item.loop.tile, pc=here))
             if item.loop.level is None:
-                self._write(item.body)
+                self._write(item.body, lines)
             else:
-                self.emit("loop", level=item.loop.level, count=item.loop.count)
-                self._write(item.body)
-                self.emit("endloop", level=item.loop.level)
+                lines.append(Line("loop", {}, {"level": item.loop.level, "count": item.loop.count}))
+                self._write(item.body, lines)
+                lines.append(Line("endloop", {}, {"level": item.loop.level}))
 
 
 def window(

@@ -10,13 +10,13 @@ import numpy as np
 import onnx_ir as ir
 
 from ..frontend.edit import shape_of
-from ..isa.encoding import instr
 from ..isa.errors import FlexcError
 from ..isa.machine import Machine
-from ..isa.program import Debug, Op, Program, Segment, Tensor
+from ..isa.program import Op, Program, Segment, Tensor
 from ..passes.partition import Kernel, partition
 from ..passes.prune import NM_KEY
 from ..passes.repeat import Repetition
+from .assign import assign
 from .code import Builder, DoesNotFit, Semaphores
 from .context import Context
 from .conv_kernel import ConvKernel
@@ -97,10 +97,11 @@ class Compiler:
     def finish(self, code: Code) -> Program:
         """Gather the constants and return the program."""
         graph, builder, states = self.model.graph, code.builder, code.states
+        assigned = assign(builder.units, self.machine)
         image = np.zeros(code.const_bytes, np.uint8)
         self.context.const.write(image)
         return Program(
-            code=tuple(builder.code),
+            code=tuple(assigned.code),
             machine=self.machine,
             const=image,
             weight_bytes=code.weight_bytes,
@@ -109,12 +110,7 @@ class Compiler:
             outputs=tuple(tensor_of(str(value.name), states.place(value)) for value in graph.outputs),
             segments=self._segments(),
             states=states.declared(),
-            debug=Debug(
-                ops=tuple(builder.ops),
-                taps=tuple(builder.taps),
-                tiles=tuple(builder.tiles),
-                tensors=tuple(self.written),
-            ),
+            debug=assigned.debug(builder.ops, builder.taps, builder.tiles, self.written),
         )
 
     def _check_capacity(self, needed: int) -> None:
@@ -190,7 +186,7 @@ class Compiler:
             emit_resident(builder, self.cells)
         refused: dict[ir.Node, str] = {}
         for item in planned:
-            first = len(builder.code)
+            first = builder.length
             try:
                 item.lowering.emit(builder)
             except DoesNotFit as reason:
@@ -198,18 +194,18 @@ class Compiler:
                     raise Irregular(item.kernel.nodes[0]) from reason
                 refused.update(dict.fromkeys(item.kernel.nodes, f"{item.kernel.nodes[-1].op_type}: {reason}"))
                 continue
-            if len(builder.code) > first:
+            if builder.length > first:
                 self.coded.append(item.kernel)
-                builder.ops.append(self._op(item.kernel, first, len(builder.code)))
+                builder.ops.append(self._op(item.kernel, first, builder.length))
                 self.written += self._stored(item.kernel)
         if refused:
             raise _Refused(refused)
-        first = len(builder.code)
+        first = builder.length
         for copies in finish:
             copies.emit(builder)
-        if len(builder.code) > first:
-            builder.ops.append(Op("states", "Copy", (), "dma", "", first, len(builder.code), "kept for the next run"))
-        builder.code.append(instr("halt"))
+        if builder.length > first:
+            builder.ops.append(Op("states", "Copy", (), "dma", "", first, builder.length, "kept for the next run"))
+        builder.emit("halt")
 
     def _stored(self, kernel: Kernel) -> Iterator[Tensor]:
         """Yield the values that a kernel hands on, where they lie in DRAM when its code has run."""

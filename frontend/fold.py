@@ -40,6 +40,8 @@ def fold(node: ir.Node, specs: Sequence[Spec]) -> list[np.ndarray] | None:
         return None
     if node.op_type in ("Shape", "Size"):
         return _fold_shape(node)
+    if (empty := _fold_empty(specs)) is not None:
+        return empty
     if node.op_type in RANDOM or not all(value is None or is_constant(value) for value in node.inputs):
         return None
     if node.op_type in _VIEWS or node.op_type in ("Transpose", "Cast"):
@@ -48,9 +50,14 @@ def fold(node: ir.Node, specs: Sequence[Spec]) -> list[np.ndarray] | None:
         return _fold_uniform(node)
     if any(True for _ in inner_nodes(node)) or not _fits(node, specs):
         return None
-    if node.op_type == "DequantizeLinear":
-        return folded(node)
-    return _evaluate(node, specs)
+    return folded(node) if node.op_type == "DequantizeLinear" else _evaluate(node, specs)
+
+
+def _fold_empty(specs: Sequence[Spec]) -> list[np.ndarray] | None:
+    """Return outputs that have no elements: whatever the inputs are, these are all there is to know."""
+    if not all(spec.shape and 0 in spec.shape and spec.dtype for spec in specs):
+        return None
+    return [np.empty(spec.shape or (), (spec.dtype or ir.DataType.FLOAT).numpy()) for spec in specs]
 
 
 def _fold_uniform(node: ir.Node) -> list[np.ndarray] | None:
@@ -86,7 +93,8 @@ def _fold_view(node: ir.Node, specs: Sequence[Spec]) -> list[np.ndarray] | None:
         return [array.reshape(spec.shape)]
     if value.dtype not in _CASTABLE or spec.dtype not in _CASTABLE:
         return _evaluate(node, specs)
-    return [array.astype(spec.dtype.numpy(), copy=False)]
+    with np.errstate(invalid="ignore", over="ignore"):  # ONNX leaves a float beyond an integer's range undefined
+        return [array.astype(spec.dtype.numpy(), copy=False)]
 
 
 def _fits(node: ir.Node, specs: Sequence[Spec]) -> bool:

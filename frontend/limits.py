@@ -71,7 +71,9 @@ def _measure(model: ir.Model, start: _Function, sizes: dict[_Function, int], whe
 
 
 def check_sizes(graph: ir.Graph, where: str) -> None:
-    """Refuse tensors that are larger than any that is computed in practice, or empty.
+    """Refuse tensors that are larger than any that is computed in practice, and inputs and outputs without elements.
+
+    What has no elements in between is a constant once the graph is simplified.
 
     Raises:
         FlexcError: all such tensors, by name.
@@ -97,6 +99,6 @@ def _size_problem(value: ir.Value, where: str) -> FlexcError | None:
     if elements > MAX_ELEMENTS:
         text = f"has {elements} elements, shape {list(shape)}; at most {MAX_ELEMENTS} are allowed"
         return FlexcError(text, where=place, remedy="check the shapes given, or the file")
-    if elements == 0 and value.const_value is None:
+    if elements == 0 and (value.is_graph_input() or value.is_graph_output()):
         return FlexcError(f"has no elements, shape {list(shape)}", where=place, remedy="give shapes without zeros")
     return None

@@ -118,13 +118,14 @@ def scatter_nd(site: Site) -> bool:
 
 
 def top_k(site: Site) -> bool:
-    """The places along the last axis, and the values picked by them."""
+    """The places along the last axis in order, and the values picked by them."""
     axis = site.axis(-1)
     if not site.is_float or site.numbers(1) is None:
         return False
     last = site.rank - 1
     values = site.node.outputs[0]
-    if axis == last and not values.uses() and not values.is_graph_output():
+    ready = axis == last and site.integer("sorted", 1) != 0  # any order will do without ``sorted``: one that is known
+    if ready and not values.uses() and not values.is_graph_output():
         return False
     x = _to_last(site, site.x, axis)
     found = _places(site, x, last)

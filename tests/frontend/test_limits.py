@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import tracemalloc
+from collections.abc import Callable
 
 import onnx
+import onnx_ir as ir
 import pytest
 from onnx import TensorProto, helper
 
@@ -12,6 +14,9 @@ import flexc
 from flexc.frontend.limits import MAX_NODES, check_node_count
 from flexc.frontend.load import load
 from flexc.isa.errors import FlexcError
+from tests.frontend.conftest import Same
+
+Ops = Callable[[ir.Model], list[str]]
 
 HEAD = '<ir_version: 8, opset_import: ["": 20, "loc": 1]>'
 X = helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 8])
@@ -48,8 +53,6 @@ def test_functions_count_expanded() -> None:
 
 
 def test_functions_expand_up_to_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
-    import onnx_ir as ir
-
     model = ir.from_proto(model_of([call("F3", "x", "y")], doubling(3)))
     monkeypatch.setattr("flexc.frontend.limits.MAX_NODES", 8)
     check_node_count(model, "m")
@@ -97,6 +100,18 @@ def test_values_of_a_senseless_size_take_no_memory(body: str) -> None:
         load(proto)
     assert tracemalloc.get_traced_memory()[1] < 50e6
     tracemalloc.stop()
+
+
+def test_what_has_no_elements_in_between_is_a_constant(same: Same, ops: Ops) -> None:
+    text = f"{HEAD} g (float[2,8] x) => (float[2,8] y) <int64[1] a = {{3}}, int64[1] b = {{1}}, float[1] f = {{1.5}}>"
+    body = "{ e = Slice(x, a, a, b) m = Mul(e, f) s = ReduceSum<keepdims = 0>(m) n = Neg(x) y = Add(n, s) }"
+    assert ops(same(onnx.parser.parse_model(text + body))) == ["Neg"]
+
+
+def test_outputs_without_elements_are_refused() -> None:
+    text = f"{HEAD} g (float[2,8] x) => (float[0,8] y) <int64[1] a = {{0}}> {{ y = Slice(x, a, a, a) }}"
+    with pytest.raises(FlexcError, match="'y': has no elements"):
+        load(onnx.parser.parse_model(text))
 
 
 def test_a_model_larger_than_the_machine() -> None:

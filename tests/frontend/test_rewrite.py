@@ -43,6 +43,11 @@ FORMS: dict[str, tuple[str, dict[str, tuple[int, ...]]]] = {
         "(float[3,7,5] x) => (float[] y, int64[] z) <int64[1] k = {3}> { y, z = TopK<axis = 1>(x, k) }",
         {},
     ),
+    "the sum of the three greatest, in any order": (
+        ("(float[3,7] x) => (float[] y) <int64[1] k = {3}, int64[1] a = {1}> { v, p = TopK<sorted = 0>(x, k)"
+        "  g = GatherElements<axis = 1>(x, p)  y = ReduceSum(g, a) }"),
+        {},
+    ),
     "running sums": (
         ("(float[3,4,5] x) => (float[] y) <int64 a = {1}> { b = CumSum<reverse = 1>(x, a)"
         "  c = CumSum<exclusive = 1>(x, a)  y = Add(b, c) }"),

@@ -24,6 +24,9 @@ def add_prune_arguments(parser: argparse.ArgumentParser, flag: str, default: str
     )
     group.add_argument("--m-set", metavar="M,M", help=f"block lengths to choose from (default: {_listed(DEFAULT_M)})")
     group.add_argument("--update", metavar="HOW", help="change the weights that stay: none, sparsegpt, cg or admm")
+    group.add_argument(
+        "--permute", metavar="HOW", default="none", help="order of channels: none, or free: one that loses less"
+    )
     group.add_argument("--calib", metavar="FILE", help="calibration data: .npy (tokens, or inputs) or .npz by name")
     group.add_argument(
         "--samples", metavar="N", type=int, default=SAMPLES, help=f"calibration windows (default: {SAMPLES})"

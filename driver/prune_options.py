@@ -21,6 +21,7 @@ Calibration: TypeAlias = "str | os.PathLike[str] | Mapping[str, Path | str] | Fe
 """Calibration data: one file, a file for each input, or windows made by hand."""
 
 UPDATES, METRICS, EFFORTS = ("none", "sparsegpt", "cg", "admm"), ("auto", "kl", "output"), ("quick", "full")
+PERMUTES = ("none", "free")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +40,7 @@ class PruneOptions:
         metric: how the divergence of outputs is measured.
         effort: how long to search.
         hyper_m: times the mean from which on a metric counts as an outlier.
+        permute: ``free``: channels are put in an order that loses less, wherever constants alone take it up.
         selection: file with patterns, instead of choosing any.
         include_tied: prune a head tied to the embedding, too.
         state: file that an interrupted selection leaves and goes on from.
@@ -55,6 +57,7 @@ class PruneOptions:
     metric: str = "auto"
     effort: str = "quick"
     hyper_m: float = HYPER_M
+    permute: str = "none"
     selection: str | Path | None = None
     include_tied: bool = False
     state: Path | None = None
@@ -75,6 +78,7 @@ def prune_words(arguments: Namespace) -> dict[str, Any]:
         "samples": arguments.samples,
         "metric": arguments.metric,
         "effort": arguments.effort,
+        "permute": arguments.permute,
         "selection": arguments.selection,
         "include_tied": arguments.prune_tied,
     }
@@ -135,6 +139,7 @@ def _unknown_words(options: PruneOptions) -> list[UsageError]:
         ("update", options.update or "none", UPDATES),
         ("metric", options.metric, METRICS),
         ("effort", options.effort, EFFORTS),
+        ("permute", options.permute, PERMUTES),
     ):
         if word not in known:
             remedy = did_you_mean(word, known) or f"one of {', '.join(known)}"
@@ -185,6 +190,7 @@ _WORDS = {
     "samples": "--samples",
     "metric": "--metric",
     "effort": "--effort",
+    "permute": "--permute",
     "hyper_m": "--hyper-m",
     "selection": "--selection",
     "include_tied": "--prune-tied",

@@ -62,6 +62,7 @@ def prune_report(
         "output": str(output),
         "method": report.method,
         "update": options.update,
+        "permuted": pruned.permuted,
         "requested_sparsity": report.requested,
         "reached_sparsity": report.reached_of_open,
         "zeros_of_all_linears": report.reached,
@@ -114,6 +115,8 @@ def _facts(report: dict[str, Any]) -> list[tuple[str, str]]:
         ("patterns", patterns or "no linear"),
         ("weights", f"{size(bits['pruned'] / 8)} of {size(bits['dense'] / 8)} stored with indices, INT8"),
     ]
+    if report["permuted"]:
+        rows.append(("order", f"{report['permuted']} classes of channels permuted"))
     if report["budget"]:
         rows.append(("budget", _budget_text(report["budget"])))
     rows.append((f"a window on {report['cost']['target']}", _cost_text(report["cost"])))

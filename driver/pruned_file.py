@@ -11,7 +11,7 @@ import onnx_ir as ir
 from flexc.frontend.io import save
 from flexc.frontend.linears import find_linears
 from flexc.frontend.load import load
-from flexc.frontend.origin import forget_numbers, number_nodes, write_back
+from flexc.frontend.origin import forget_numbers, number_nodes, write_back, write_back_constants
 from flexc.frontend.source import read
 from flexc.passes.prune import NM_KEY
 
@@ -57,6 +57,7 @@ def save_pruned(opened: Opened, pruned: ir.Model, target: Path) -> tuple[str, ..
     after = {linear.name: linear for linear in find_linears(pruned)}
     notes = {name: linear.node.metadata_props[NM_KEY] for name, linear in after.items()}
     lost = write_back(opened.raw, before, after, notes, NM_KEY)
+    lost += write_back_constants(opened.raw, opened.dense, pruned, after)
     written, warnings = (pruned, (_simplified(lost),)) if lost else (opened.raw, ())
     forget_numbers(written)
     save(written, target, external=opened.external)
@@ -66,6 +67,6 @@ def save_pruned(opened: Opened, pruned: ir.Model, target: Path) -> tuple[str, ..
 def _simplified(lost: Sequence[str]) -> str:
     more = f" and {len(lost) - 1} more" if len(lost) > 1 else ""
     return (
-        f"the file holds the weight of '{lost[0]}'{more} in a form that cannot be pruned in place, so the simplified "
+        f"the file holds a constant of '{lost[0]}'{more} in a form that cannot be pruned in place, so the simplified "
         "graph with static shapes is written instead"
     )

@@ -49,9 +49,10 @@ class Pruned:
     Attributes:
         report: a row for each linear.
         feeds: the calibration windows that were used, if any.
-        statistics: of their inputs.
+        statistics: of their inputs, in the order that channels had.
         spent: of a budget: the quantity, its limit, the estimate, what the timed program takes, and the dense one.
         warnings: what the user must know.
+        permuted: how many classes of channels were put in another order.
     """
 
     report: PruneReport
@@ -59,6 +60,7 @@ class Pruned:
     statistics: Statistics | None = None
     spent: Mapping[str, Any] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+    permuted: int = 0
 
 
 def prune_model(
@@ -75,8 +77,12 @@ def prune_model(
     with stages.stage("calibrate"):
         feeds, warnings = _feeds(model, method, options)
         statistics = calibrate(model, feeds, options.samples) if feeds is not None else None
-    write_pinned(model, statistics)
     request = _request(model, method, options, machine, replace(request, feeds=feeds, statistics=statistics))
+    permuted = 0
+    if options.permute == "free":
+        with stages.stage("permute"):
+            request, permuted = _permute(model, request)
+    write_pinned(model, request.statistics)
     request = replace(request, progress=Bar(stages))
     spent: dict[str, Any] = {}
     with stages.stage("select"):
@@ -86,7 +92,7 @@ def prune_model(
             choice, spent = _within(model, method, request, _Meter(options.budget, machine, attention))
     with stages.stage("prune"):
         report = write_patterns(model, method.name, choice, request)
-    return Pruned(report, feeds, statistics, spent, (*warnings, *choice.warnings))
+    return Pruned(report, feeds, statistics, spent, (*warnings, *choice.warnings), permuted)
 
 
 def _request(model: ir.Model, method: Method, options: PruneOptions, machine: Machine, request: Request) -> Request:
@@ -110,6 +116,23 @@ def _request(model: ir.Model, method: Method, options: PruneOptions, machine: Ma
         metric=cast("Any", options.metric),
         state=options.state,
     )
+
+
+def _permute(model: ir.Model, request: Request) -> tuple[Request, int]:
+    """Put channels in an order that loses less at about the density asked for; half, where a budget asks for none."""
+    from flexc.passes.permute.apply import permute
+
+    linears = open_linears(model, include_tied=request.include_tied)
+    if request.statistics is None:
+        return request, 0
+    m_set, density = request.m_set, 1 - (0.5 if request.sparsity is None else request.sparsity)
+    if request.nm is not None:
+        m_set, density = (request.nm.m,), request.nm.density
+    elif request.patterns is not None:
+        kept = sum(linear.n * request.patterns.get(linear.name, DENSE).kept(linear.k) for linear in linears)
+        density = kept / max(1, sum(linear.n * linear.k for linear in linears))
+    statistics, count = permute(model, linears, request.statistics, density, m_set)
+    return replace(request, statistics=statistics), count
 
 
 RANDOM_INPUTS = (

@@ -6,7 +6,7 @@ leave the user's graph as it is but for its weights, every node carries its numb
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -71,6 +71,49 @@ def write_back(
         elif operand is not None and name in notes:
             operand.node.metadata_props[key] = notes[name]
     return lost
+
+
+def write_back_constants(model: ir.Model, before: ir.Model, after: ir.Model, linears: Iterable[str]) -> list[str]:
+    """Give the nodes of a file's graph the constants, other than weights of linears, that their nodes have now.
+
+    Args:
+        model: the graph as read from the file, numbered by :func:`number_nodes`; changed in place.
+        before: its loaded graph before constants changed.
+        after: the same graph, of the same nodes, with other constants.
+        linears: names of the nodes whose input 1 is a weight, see :func:`write_back`.
+
+    Returns:
+        Names of nodes whose constant the file holds in a form that cannot be given back.
+    """
+    nodes, lost, weights = list(model.graph), [], set(linears)
+    known = {str(node.name): node for node in before.graph}
+    for node in after.graph:
+        name = str(node.name)
+        for index, value in enumerate(node.inputs):
+            if value is None or value.const_value is None or (index == 1 and name in weights) or name not in known:
+                continue
+            old = known[name].inputs[index]
+            if old is None or old.const_value is None or old.const_value is value.const_value:
+                continue
+            was, now = old.const_value.numpy(), value.const_value.numpy()
+            if not np.array_equal(was, now) and not _give_back(model, nodes, node, was, now):
+                lost.append(name)
+    return lost
+
+
+def _give_back(model: ir.Model, nodes: Sequence[ir.Node], node: ir.Node, was: np.ndarray, now: np.ndarray) -> bool:
+    """Put a constant in the place of the one with its old numbers that a node's origin reads."""
+    origin = node.metadata_props.get(ORIGIN_KEY, "")
+    if not origin:
+        return False
+    source = nodes[int(origin)]
+    for index, value in enumerate(source.inputs):
+        found = _constant(value)
+        if found is not None and found[0].size == was.size and np.array_equal(found[0].ravel(), was.ravel()):
+            array = now.reshape(found[0].shape).astype(found[0].dtype)
+            _install(model, _Operand(source, index, found[0], found[1], tuple(found[2])), array)
+            return True
+    return False
 
 
 def _operand(node: ir.Node) -> _Operand | None:

@@ -29,7 +29,8 @@ class Method:
         select: ``module:function`` of this room that chooses a pattern for every linear.
         write: ``module:function`` that brings the weights to the patterns; empty: they are left alone.
         takes: which of ``nm``, ``sparsity`` and ``budget`` may say how much to prune; one must. Besides: ``update``
-            where weights that stay may be changed, ``metric`` and ``effort`` where divergence is measured.
+            where weights that stay may be changed, ``metric`` and ``effort`` where divergence is measured, ``permute``
+            where channels may be put in another order first.
         uses_data: whether it looks at calibration data.
         update: what becomes of the weights that stay unless the user says otherwise.
     """
@@ -75,7 +76,7 @@ METHODS = {
             "N and M of every linear by measured divergence",
             "flow_method:select_patterns",
             _MASKS,
-            takes=frozenset({"sparsity", "budget", "update", "metric", "effort"}),
+            takes=frozenset({"sparsity", "budget", "update", "metric", "effort", "permute"}),
             uses_data=True,
         ),
         Method(
@@ -91,7 +92,7 @@ METHODS = {
             "density of every block by its outliers",
             "baselines:owl",
             _MASKS,
-            takes=frozenset({"sparsity", "update"}),
+            takes=frozenset({"sparsity", "update", "permute"}),
             uses_data=True,
         ),
         Method(
@@ -99,7 +100,7 @@ METHODS = {
             "one density; keep the largest |weight| * ||input||",
             "baselines:uniform",
             _MASKS,
-            takes=frozenset({"nm", "sparsity", "update"}),
+            takes=frozenset({"nm", "sparsity", "update", "permute"}),
             uses_data=True,
         ),
         Method(
@@ -107,7 +108,7 @@ METHODS = {
             "one density; SparseGPT's masks and weights",
             "baselines:uniform",
             _MASKS,
-            takes=frozenset({"nm", "sparsity", "update"}),
+            takes=frozenset({"nm", "sparsity", "update", "permute"}),
             uses_data=True,
             update="sparsegpt",
         ),

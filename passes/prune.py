@@ -264,7 +264,8 @@ def write_patterns(model: ir.Model, method: str, choice: Choice, request: Reques
 
 def _check_needs(method: Method, request: Request) -> None:
     """Refuse a method that lacks what says how much to prune, or data to look at."""
-    if method.amounts and not (request.nm or request.budget or request.patterns) and request.sparsity is None:
+    given = (request.nm, request.sparsity, request.budget, request.patterns)
+    if method.amounts and all(each is None for each in given):
         if method.amounts[0] == "nm":
             raise UsageError(f"--prune {method.name} needs a pattern", remedy="give one, --nm 4:8")
         raise UsageError(f"--prune {method.name} needs a sparsity", remedy="give one, --sparsity 0.5")

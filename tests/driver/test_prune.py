@@ -54,6 +54,24 @@ def test_the_file_is_the_users_graph_with_zeros(flexc: Call, tmp_path: Path) -> 
     assert not np.array_equal(run(pruned, tokens), run(DECODER, tokens))
 
 
+def test_a_permuted_file_is_the_users_graph_in_another_order(flexc: Call, tmp_path: Path) -> None:
+    """With every linear left dense the outputs stay, biases included, which take the order up, too."""
+    selection, permuted = tmp_path / "s.json", tmp_path / "permuted.onnx"
+    selection.write_text(json.dumps({"format": "flexc selection", "linears": {}}))
+    words = ("--method", "wanda", "--selection", selection, "--samples", "4", "--permute", "free")
+    report = report_of(flexc, DECODER, "-o", permuted, *words)
+    assert report["permuted"] == 2
+    before, after = onnx.load(DECODER), onnx.load(permuted)
+    assert list(after.graph.input) == list(before.graph.input)
+    assert [node.input for node in after.graph.node] == [node.input for node in before.graph.node]
+    changed = {
+        old.name for old, new in zip(before.graph.initializer, after.graph.initializer, strict=True) if old != new
+    }
+    assert {"gate.bias", "up.bias"} <= {name.removeprefix("block.") for name in changed}
+    tokens = {before.graph.input[0].name: np.arange(8, dtype=np.int64)[np.newaxis]}
+    np.testing.assert_allclose(run(permuted, tokens), run(DECODER, tokens), rtol=1e-4, atol=1e-5)
+
+
 def test_keep_finds_the_same_patterns(flexc: Call, tmp_path: Path) -> None:
     pruned = tmp_path / "pruned.onnx"
     words = ("--method", "wanda", "--sparsity", "0.4", "--m-set", "8", "--samples", "2")

@@ -66,7 +66,8 @@ class FlexcRep(BackendRep):
         return self._programs[key]
 
     def _by_name(self, inputs: Any) -> dict[str, Array]:
-        every = inputs if isinstance(inputs, Mapping) else dict(zip(self._inputs, _listed(inputs), strict=False))
+        given = inputs if isinstance(inputs, Mapping) else dict(zip(self._inputs, _listed(inputs), strict=False))
+        every = {name: _array(value) for name, value in given.items()}
         for name, value in every.items():
             if not isinstance(value, np.ndarray | np.generic):
                 raise FlexcError("is not a tensor", where=f"input '{name}'", remedy="flexc takes tensors only")
@@ -79,6 +80,11 @@ class FlexcRep(BackendRep):
                 _fix(model.graph, value, given[str(value.name)])
         shapes = {name: array.shape for name, array in given.items() if name not in self._steering}
         return Program(compile_graph(model, Options(shapes=shapes, **self._options)).program)
+
+
+def _array(value: Any) -> Any:
+    """Return the numbers of a TensorProto, anything else as it is."""
+    return onnx.numpy_helper.to_array(value) if isinstance(value, onnx.TensorProto) else value
 
 
 def _fed(array: Array, dtype: str) -> Array:

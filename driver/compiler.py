@@ -15,6 +15,7 @@ from flexc.emulation import Cost
 from flexc.frontend.growing import CACHE_KEY
 from flexc.frontend.load import load
 from flexc.hardware import quantise_for
+from flexc.host_check import parts_of_program, refuse_what_nobody_runs
 from flexc.isa.errors import UsageError
 from flexc.isa.machine import Machine, load_machine
 from flexc.isa.program import Program
@@ -112,13 +113,14 @@ def compile_graph(source: Model, options: Options, stages: Stages | None = None)
         program = lower(quantised, machine)
 
     with stages.stage("verify"):
+        refuse_what_nobody_runs(parts_of_program(program.segments), name_of(source))
         _verify(program)
 
     graphs = {reference.QUANTISED: quantised} | ({reference.FLOAT: model} if options.keep_reference else {})
     program = replace(program, meta=_meta(source, options, model, pruned.report), blobs=reference.pack(graphs))
     with stages.stage("time"):
         cost = Cost.of(program)
-    compilation = Compilation(_name(source), program, quantised, pruned, cost, stages)
+    compilation = Compilation(name_of(source), program, quantised, pruned, cost, stages)
     with stages.stage("dump"):
         dump.program("30-partition", "40-program.s", compilation)
     return compilation
@@ -140,7 +142,8 @@ def _verify(program: Program) -> None:
         raise RuntimeError(f"the compiler made a program that its verifier refuses: {problems[0]}")
 
 
-def _name(source: Model) -> str:
+def name_of(source: Model) -> str:
+    """Return what messages call a model."""
     import os
 
     return os.fspath(source) if isinstance(source, str | os.PathLike) else "model"
@@ -154,7 +157,7 @@ def _meta(source: Model, options: Options, model: ir.Model, pruning: PruneReport
     changed = any(linear.requested for linear in pruning.linears)
     return {
         "flexc": __version__,
-        "source": Path(_name(source)).name,
+        "source": Path(name_of(source)).name,
         "prune": pruning.method,
         "nm": str(options.nm or ""),
         "pruned": "yes" if changed else "no",

@@ -9,10 +9,11 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from flexc.backend.lower import plan
-from flexc.compiler import Model, Options, machine_of
+from flexc.compiler import Model, Options, machine_of, name_of
 from flexc.frontend.load import load
 from flexc.frontend.operators import OPERATORS
 from flexc.hardware import quantise_for
+from flexc.host_check import parts_of_plan, refuse_what_nobody_runs
 from flexc.passes.emit import LINEAR_KEY, ROLE_KEY, pin_of
 from flexc.passes.partition import Kernel
 from flexc.passes.pins import apply_pins
@@ -68,7 +69,9 @@ def coverage(source: Model, options: Options) -> Coverage:
     model = load(source, options.shapes, options.dims, cache=options.cache, states=options.states)
     apply_pins(model, options.pins)
     quantised = quantise_for(model, machine, options.attention)
-    places = dict(_places(plan(quantised, machine)))
+    kernels = plan(quantised, machine)
+    refuse_what_nobody_runs(parts_of_plan(quantised, kernels), name_of(source))
+    places = dict(_places(kernels))
     return Coverage(machine.name, tuple(_row(node, places.get(str(node.name))) for node in model.graph))
 
 

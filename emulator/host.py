@@ -43,15 +43,20 @@ class Host:
 
 
 def _open(segment: Segment) -> Any:
+    try:
+        return open_session(segment.model)
+    except Exception as error:
+        raise _failure(segment, error) from error
+
+
+def open_session(model: bytes) -> Any:
+    """Return onnxruntime's session for a segment's model; its errors are onnxruntime's own."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = min(2, os.cpu_count() or 1)
     options.log_severity_level = 4
-    try:
-        return onnxruntime.InferenceSession(segment.model, options, providers=["CPUExecutionProvider"])
-    except Exception as error:
-        raise _failure(segment, error) from error
+    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 
 def _outputs(session: Any, segment: Segment, given: dict[str, Any]) -> list[Any]:

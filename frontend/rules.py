@@ -122,9 +122,8 @@ def ranks(node: ir.Node) -> str:
 def top_k(node: ir.Node) -> str:
     """Float32, along the last axis; makes the places, by which the values are picked."""
     values = node.outputs[0]
-    if values.uses() or values.is_graph_output():
-        return "makes places only"
-    return float_input(node) or constant_after(1)(node) or _along_last(node, -1)
+    known = float_input(node) or constant_after(1)(node) or _along_last(node, -1)
+    return known or ("makes places only" if values.uses() or values.is_graph_output() else "")
 
 
 def picks(node: ir.Node) -> str:

@@ -18,7 +18,7 @@ from .fold import RANDOM, fold
 from .infer import Inference, Spec, inner_nodes, reads, record
 from .lanes import Lanes
 from .precision import Precision
-from .rewrite.table import RULES
+from .rewrite.table import EARLY, RULES
 from .unroll import unroll
 
 _SAME_SHAPE_MEANS_SAME = {"Reshape", "Squeeze", "Unsqueeze", "Flatten", "Expand", "Cast", "Tile"}
@@ -69,6 +69,8 @@ class Simplifier:
         if self._inline_branch(node) or self._unroll(node):
             return
         if self._replace(node, CONTRIB if node.domain == DOMAIN or node.op_type == _UNDECLARED else {}):
+            return
+        if self._replace(node, EARLY if node.domain == "" else {}):
             return
         _drop_empty(node)
         if self._lanes.all_places(node):

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from .contrib import CONTRIB
 from .operators import OPERATORS, Tolerance
-from .rewrite.table import RULES
+from .rewrite.table import EARLY, RULES
 from .rules import Rule
 
 PAGE = Path("docs/supported-ops.md")
@@ -95,7 +95,8 @@ def entries() -> list[Entry]:
 
 def rewritten() -> list[tuple[str, str]]:
     """Return (operator, what becomes of it) by name."""
-    return [(name, " ".join(sentence(rule) for rule in RULES[name])) for name in sorted(RULES)]
+    rules = {name: (*EARLY.get(name, ()), *RULES.get(name, ())) for name in {*EARLY, *RULES}}
+    return [(name, " ".join(sentence(rule) for rule in rules[name])) for name in sorted(rules)]
 
 
 def contributed() -> list[tuple[str, str]]:

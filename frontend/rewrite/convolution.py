@@ -24,7 +24,7 @@ def conv_transpose(site: Site) -> bool:
     spatial, groups = site.rank - 2, site.integer("group", 1)
     strides, out = site.list("strides", [1] * spatial), shape_of(site.node.outputs[0])[2:]
     dilated = _dilated(weight, site.list("dilations", [1] * spatial))
-    begin = _begin(site, dilated.shape[2:], strides, out)
+    begin = cut_in_front(site, dilated.shape[2:], strides, out)
     reach = [b + o - (n - 1) * s for b, o, n, s in zip(begin, out, site.shape[2:], strides, strict=True)]
     phases = _phases(dilated, reach, strides, groups)
     taps = phases.shape[2:]
@@ -80,7 +80,7 @@ def _woven(site: Site, wide: ir.Value, strides: list[int], lengths: list[int]) -
     return site.reshape(site.transpose(split, perm), [n, channels, *whole])
 
 
-def _begin(site: Site, kernel: tuple[int, ...], strides: list[int], out: tuple[int, ...]) -> list[int]:
+def cut_in_front(site: Site, kernel: tuple[int, ...], strides: list[int], out: tuple[int, ...]) -> list[int]:
     """Return how much is cut off in front (ONNX, ConvTranspose: pads, auto_pad and output_shape)."""
     spatial = len(strides)
     auto = site.text("auto_pad", "NOTSET")

@@ -15,8 +15,8 @@ from ..edit import Editor
 
 #: Operators whose function body consists of what the machine has.
 EXPANDED = (
-    "Attention", "CenterCropPad", "GroupNormalization", "MeanVarianceNormalization", "NegativeLogLikelihoodLoss",
-    "RotaryEmbedding", "SoftmaxCrossEntropyLoss", "SwiGLU",
+    "Attention", "CausalConvWithState", "CenterCropPad", "GroupNormalization", "LinearAttention",
+    "MeanVarianceNormalization", "NegativeLogLikelihoodLoss", "RotaryEmbedding", "SoftmaxCrossEntropyLoss", "SwiGLU",
 )  # fmt: skip
 
 
@@ -57,31 +57,42 @@ def _type(value: ir.Value | None) -> onnx.TypeProto:
     return onnx.TypeProto() if value is None else ir.serde.serialize_value(value).type
 
 
-def _inline(node: ir.Node, function: onnx.FunctionProto, editor: Editor) -> None:
-    """Copy the nodes of a function in front of ``node``, with its operands and attributes, and remove it."""
-    values: dict[str, ir.Value | None] = {"": None}
-    for number, name in enumerate(function.input):
-        values[name] = node.inputs[number] if number < len(node.inputs) else None
-    for count, each in enumerate(function.node):
-        attributes = [found for attribute in each.attribute if (found := _attribute(attribute, node)) is not None]
-        inputs = [values[name] for name in each.input]
-        new = ir.Node(
-            each.domain, each.op_type, inputs, attributes, num_outputs=len(each.output), name=f"{node.name}.{count}"
-        )
+def _inline(node: ir.Node, proto: onnx.FunctionProto, editor: Editor) -> None:
+    """Put the nodes of a function in front of ``node``, with its operands and attributes, and remove it."""
+    del proto.output[len(node.outputs) :]  # where fewer are asked for, the body makes fewer
+    function = ir.serde.deserialize_function(proto)
+    nodes, results = list(function), list(function.outputs)
+    for inner in function.all_nodes():
+        _resolve(inner, node)
+    for number, value in enumerate(function.inputs):
+        given = node.inputs[number] if number < len(node.inputs) else None
+        for use in list(value.uses()):
+            use.node.replace_input_with(use.idx, given)
+    function.graph.outputs.clear()
+    function.remove(nodes)
+    for count, new in enumerate(nodes):
+        new.name = f"{node.name}.{count}"
         new.metadata_props.update(node.metadata_props)
-        for name, made in zip(each.output, new.outputs, strict=True):
-            made.name = f"{node.name}.{name}" if name else ""
-            values[name] = made if name else None
+        for made in new.outputs:
+            made.name = f"{node.name}.{made.name}" if made.name else ""
         editor.adopt(node, new)
-    results = [values[name] for name in function.output[: len(node.outputs)]]
-    editor.substitute(node, [value for value in results if value is not None])
+    editor.substitute(node, results)
 
 
-def _attribute(attribute: onnx.AttributeProto, node: ir.Node) -> ir.Attr | None:
-    """Return an attribute of the body, taken from the node or its schema where it refers to one; None if left out."""
-    name = attribute.ref_attr_name
-    if not name:
-        return ir.serde.deserialize_attribute(attribute)
+def _resolve(inner: ir.Node, node: ir.Node) -> None:
+    """Give a node of the body the attributes that it takes from the function's node, or from its schema."""
+    for attribute in tuple(inner.attributes.values()):
+        if attribute.is_ref():
+            found = _referred(attribute, node)
+            if found is None:
+                del inner.attributes[attribute.name]
+            else:
+                inner.attributes[attribute.name] = found
+
+
+def _referred(attribute: ir.Attr, node: ir.Node) -> ir.Attr | None:
+    """Return an attribute that refers to one of ``node``; None if that is left out and has no default."""
+    name = str(attribute.ref_attr_name)
     given = node.attributes.get(name)
     if given is not None:
         return ir.Attr(attribute.name, given.type, given.value)

@@ -33,6 +33,11 @@ def concat(site: Site) -> bool:
     return site.done(site.op("Concat", *full, axis=site.integer("axis", 0)))
 
 
+def alone(site: Site) -> bool:
+    """Of one operand: that."""
+    return len(site.node.inputs) == 1 and site.done(site.op("Identity", site.x))
+
+
 def _stands_in(site: Site, value: ir.Value) -> bool:
     """Let a value made at run time take the place of the result where it has its shape and its name is free."""
     output = site.node.outputs[0]
@@ -41,4 +46,9 @@ def _stands_in(site: Site, value: ir.Value) -> bool:
     return site.done(value)
 
 
-RULES: dict[str, SiteRule] = {"Where": where, "Add": add, "Concat": concat}
+RULES: dict[str, SiteRule] = {
+    "Where": where,
+    "Add": add,
+    "Concat": concat,
+    **dict.fromkeys(("Sum", "Mean", "Max", "Min"), alone),
+}

@@ -77,7 +77,7 @@ def scatter_elements(site: Site) -> bool:
     return site.done(_from_last(site, placed, axis))
 
 
-def _row_numbers(site: Site, indices: ir.Value, dims: Sequence[int]) -> ir.Value:
+def row_numbers(site: Site, indices: ir.Value, dims: Sequence[int]) -> ir.Value:
     """Return, for tuples of indices along the last axis into leading dims, the numbers of the rows they mean."""
     sizes = np.array(dims, np.int64)
     strides = np.array([math.prod(dims[place + 1 :]) for place in range(len(dims))], np.int64)
@@ -93,7 +93,7 @@ def gather_nd(site: Site) -> bool:
     lead = shape_of(indices)
     depth = lead[-1]
     dims = site.shape[batch : batch + depth]
-    rows = _row_numbers(site, indices, dims)
+    rows = row_numbers(site, indices, dims)
     if batch:
         count = math.prod(site.shape[:batch])
         offsets = (np.arange(count) * math.prod(dims)).reshape([*lead[:batch], *[1] * (len(lead) - 1 - batch)])
@@ -111,7 +111,7 @@ def scatter_nd(site: Site) -> bool:
     if site.text("reduction", "none") != "none" or (depth == 1 and len(lead) == 2):
         return False
     count, width = math.prod(lead[:-1]), math.prod(rest)
-    rows = site.reshape(_row_numbers(site, site.given(1), site.shape[:depth]), [count, 1])
+    rows = site.reshape(row_numbers(site, site.given(1), site.shape[:depth]), [count, 1])
     table = site.reshape(site.x, [math.prod(site.shape[:depth]), width])
     placed = site.op("ScatterND", table, rows, site.reshape(site.given(2), [count, width]))
     return site.done(site.reshape(placed, site.shape))

@@ -5,6 +5,8 @@ from __future__ import annotations
 from .. import canonical
 from . import (
     activations,
+    bits,
+    columns,
     convolution,
     einsum,
     functions,
@@ -15,13 +17,19 @@ from . import (
     pooling,
     reductions,
     resize,
+    sampling,
+    scattering,
+    small_integers,
     spectral,
+    trigonometry,
+    unpooling,
 )
 from .site import Rule, at_site
 
 _MODULES = (
     idle,
     activations,
+    bits,
     reductions,
     normalisation,
     movement,
@@ -31,6 +39,12 @@ _MODULES = (
     resize,
     einsum,
     spectral,
+    small_integers,
+    trigonometry,
+    sampling,
+    unpooling,
+    scattering,
+    columns,
 )
 
 
@@ -45,3 +59,7 @@ def _all() -> dict[str, tuple[Rule, ...]]:
 
 
 RULES = _all()
+#: Rules for operators whose results have a size that ONNX's inference does not find: tried before it.
+EARLY: dict[str, tuple[Rule, ...]] = {
+    name: (at_site(rule),) for name, rule in {**scattering.EARLY, **unpooling.EARLY}.items()
+}

@@ -62,14 +62,30 @@ def test_json_holds_every_node(flexc: Call, model: Path) -> None:
 
 
 def test_what_breaks_a_rule_is_told_the_rule(flexc: Call, tmp_path: Path) -> None:
-    ends = [helper.make_tensor_value_info(name, TensorProto.UINT8, [4]) for name in ("x", "y")]
-    graph = helper.make_graph([helper.make_node("Add", ["x", "x"], ["y"], name="sum")], "g", ends[:1], ends[1:])
+    ends = [helper.make_tensor_value_info(name, TensorProto.INT64, dims) for name, dims in (("x", [4, 3]), ("y", [4]))]
+    node = helper.make_node("ArgMax", ["x"], ["y"], name="first", axis=1, keepdims=0)
+    graph = helper.make_graph([node], "g", ends[:1], ends[1:])
     onnx.save(
-        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10), tmp_path / "bytes.onnx"
+        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10), tmp_path / "whole.onnx"
     )
-    (row,) = json.loads(flexc("check", tmp_path / "bytes.onnx", "--per-node", "--json").out)["nodes"]
+    (row,) = json.loads(flexc("check", tmp_path / "whole.onnx", "--per-node", "--json").out)["nodes"]
     assert row["engine"] == "host"
-    assert row["remedy"].startswith("the machine runs Add like this: works on float32")
+    assert row["remedy"].startswith("the machine runs ArgMax like this: float32, along the last axis")
+
+
+@pytest.mark.parametrize("command", ["check", "compile"])
+def test_what_onnxruntime_cannot_run_either_is_refused_before_there_is_a_program(
+    flexc: Call, tmp_path: Path, command: str
+) -> None:
+    path = tmp_path / "m.onnx"
+    text = "g (float[2,3] x) => (float[2,3] y, float[2,3] z) { y = other.Twice(x) z = other.Thrice(x) }"
+    imports = '<ir_version: 8, opset_import: ["": 18, "other": 1]>'
+    onnx.save(onnx.parser.parse_model(f"{imports} {text}"), path)
+    done = flexc(command, path, *(["-o", tmp_path / "m.fxc"] if command == "compile" else []))
+    assert done.code == 1
+    assert done.err.count("error: ") == 2
+    assert "neither the machine nor onnxruntime on the host runs it: other:Twice" in done.err
+    assert not (tmp_path / "m.fxc").exists()
 
 
 def test_all_that_cannot_be_compiled_is_named_at_once(flexc: Call, tmp_path: Path) -> None:

@@ -1,0 +1,1 @@
+../../driver/host_check.py

@@ -72,26 +72,35 @@ class Assigned:
 
 def assign(units: Sequence[Unit], machine: Machine) -> Assigned:
     """Return the code of units, none of which uses more streams than the machine has registers."""
-    assigned = Assigned()
-    _write(_parsed(iter(units)), list(range(register_count(machine))), {}, assigned)
+    assigned, count = Assigned(), register_count(machine)
+    _write(_parsed(iter(units), count), list(range(count)), {}, assigned)
     return assigned
 
 
-def _parsed(units: Iterator[Unit]) -> list[Run | Around]:
-    """Return units up to the end of the loop that they stand in."""
+def _parsed(units: Iterator[Unit], count: int) -> list[Run | Around]:
+    """Return units up to the end of the loop that they stand in; loops that need few streams become units."""
     found: list[Run | Around] = [Run()]
     for unit in units:
         if unit.closes:
             return [*found, Run([unit])]
-        if unit.opens:
-            *body, end = _parsed(units)
-            assert isinstance(end, Run)
-            found += [Around(unit, body, end.units[0]), Run()]
+        if not unit.opens:
+            _add(found, unit)
+            continue
+        *body, end = _parsed(units, count)
+        assert isinstance(end, Run)
+        loop = Around(unit, body, end.units[0])
+        whole = Unit([line for each in (unit, *_units(body), loop.last) for line in each.lines])
+        if len(whole.streams) <= count:
+            _add(found, whole)
         else:
-            run = found[-1]
-            assert isinstance(run, Run)
-            run.units.append(unit)
+            found += [loop, Run()]
     return found
+
+
+def _add(nodes: Sequence[Run | Around], unit: Unit) -> None:
+    run = nodes[-1]
+    assert isinstance(run, Run)
+    run.units.append(unit)
 
 
 def _write(nodes: Sequence[Run | Around], free: list[int], kept: Held, out: Assigned) -> None:

@@ -29,6 +29,7 @@ from .moves import CopyKernel, concat_kernel, gather_kernel, pad_kernel, view_ke
 from .pool_kernel import PoolKernel
 from .product_kernel import ProductKernel
 from .recurrence import Recurrence, in_rows
+from .roll import Written, roll
 from .row_kernel import RowKernel
 from .scatter_kernel import scatter_kernel
 from .states import States
@@ -97,7 +98,8 @@ class Compiler:
     def finish(self, code: Code) -> Program:
         """Gather the constants and return the program."""
         graph, builder, states = self.model.graph, code.builder, code.states
-        assigned = assign(builder.units, self.machine)
+        rolled = roll(Written(builder.units, builder.ops, builder.taps, builder.tiles), self.machine)
+        assigned = assign(rolled.units, self.machine)
         image = np.zeros(code.const_bytes, np.uint8)
         self.context.const.write(image)
         return Program(
@@ -110,7 +112,7 @@ class Compiler:
             outputs=tuple(tensor_of(str(value.name), states.place(value)) for value in graph.outputs),
             segments=self._segments(),
             states=states.declared(),
-            debug=assigned.debug(builder.ops, builder.taps, builder.tiles, self.written),
+            debug=assigned.debug(rolled.ops, rolled.taps, rolled.tiles, self.written),
         )
 
     def _check_capacity(self, needed: int) -> None:

@@ -73,11 +73,15 @@ def make_plan(program: Program, model: ir.Model) -> Plan:
 
 def _place(steps: Sequence[Step], program: Program, values: Mapping[str, ir.Value]) -> None:
     """Give every tap to the op around its instruction, every tensor to the op that carries out its node."""
-    firsts = [step.op.first for step in steps]
+    alike: dict[int, dict[int, Step]] = {}
+    for step in steps:
+        alike.setdefault(step.op.first, {})[step.op.iteration] = step
+    firsts = sorted(alike)
     for tap in program.debug.taps:
         place = bisect_right(firsts, tap.pc) - 1
-        if place >= 0 and tap.pc < steps[place].op.last and all(name in values for name in tap.values):
-            steps[place].taps.append(tap)
+        found = alike[firsts[place]].get(tap.iteration) if place >= 0 else None
+        if found is not None and tap.pc < found.op.last and all(name in values for name in tap.values):
+            found.taps.append(tap)
     makers = {name: step for step in steps for name in step.op.nodes}
     for tensor in program.debug.tensors:
         node = values[tensor.name].producer() if tensor.name in values else None

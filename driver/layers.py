@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import onnx_ir as ir
 
+from flexc.emulator.ops import Ops
 from flexc.emulator.walk import Leaf, build, visits
 from flexc.frontend.edit import shape_of
 from flexc.isa.program import Op, Program
@@ -84,15 +85,21 @@ def product_of(op: Op, nodes: Mapping[str, ir.Node]) -> ir.Node | None:
 
 def mappings(program: Program) -> dict[int, TileUse]:
     """Return what the code of each op that multiplies does, by the op's index."""
-    starts = [(op.first, op.last, index) for index, op in enumerate(program.debug.ops)]
+    ops = Ops(program)
+    around = ops.around()
     found: dict[int, TileUse] = {}
-    place = 0
-    for leaf, times in sorted(visits(build(program).root), key=lambda each: each[0].pc):
-        while place < len(starts) and leaf.pc >= starts[place][1]:
-            place += 1
-        if place < len(starts) and leaf.pc >= starts[place][0] and leaf.instr.mnemonic in ("mac", "ldw"):
-            _note(found.setdefault(starts[place][2], TileUse()), leaf, times)
-    return found
+    for leaf, times in visits(build(program).root):
+        first = around[leaf.pc]
+        if first >= 0 and leaf.instr.mnemonic in ("mac", "ldw"):
+            _note(found.setdefault(first, TileUse()), leaf, times)
+    return {
+        index: _share(use, len(ops.alike[first])) for first, use in found.items() for index in ops.alike[first].values()
+    }
+
+
+def _share(use: TileUse, ops: int) -> TileUse:
+    """Return what one of the ops does that have the same code in iterations of a loop."""
+    return replace(use, multiplications=use.multiplications // ops, tile_writes=use.tile_writes // ops)
 
 
 def _note(mapping: TileUse, leaf: Leaf, times: int) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 
 from ..isa.errors import FlexcError
 from ..isa.instruction import LEVELS
-from ..isa.program import Program
+from ..isa.program import EVERY, Program
 from .array import ArrayModel
 from .host import Host
 from .memory import Array, Getter, Memories, Position
@@ -33,7 +33,7 @@ class Observer(Protocol):
         """See an operand, [windows, rows, columns], after its instruction; it is memory: copy what is to be kept."""
 
     def on_op_end(self, op_index: int, memories: Memories) -> None:
-        """See the memories after the last instruction of an op of ``debug.ops`` (each time, where it is in a loop)."""
+        """See the memories after the last instruction of an op of ``debug.ops``: each time, or in its iteration."""
 
 
 class Binding:
@@ -160,9 +160,15 @@ class Binding:
         return show
 
     def _op_end(self, index: int) -> _Action:
-        observer, memories = self._observer, self.memories
+        observer, memories, iterations = self._observer, self.memories, self._position.iterations
         assert observer is not None
-        return lambda: observer.on_op_end(index, memories)
+        only = self._program.debug.ops[index].iteration
+
+        def end() -> None:
+            if only in (EVERY, iterations[0]):
+                observer.on_op_end(index, memories)
+
+        return end
 
 
 def _over_windows(function: Handler, leaf: Leaf, windows: int) -> Handler:

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from ..isa.assembly.disassembler import quoted_label
 from ..isa.errors import FlexcError, did_you_mean
 from ..isa.fields import parse_integer
-from ..isa.program import Program
+from ..isa.program import EVERY, Program
 from .array import ArrayModel
 from .bind import Observer
 from .cells import WeightCache
@@ -32,6 +32,9 @@ Ask: TypeAlias = Callable[[str], str]
 
 PROMPT = "(flexc) "
 _AROUND = 4
+
+#: Places to stop at: instructions, each with the iteration of L0 or, where it does not matter, EVERY.
+_Stops: TypeAlias = frozenset[tuple[int, int]]
 
 
 @dataclass(frozen=True)
@@ -117,7 +120,7 @@ class Debugger:
         self._clock = Clock(self._executor.tree)
         self._places = Places(program)
         self._breaks = {name: self._resolve(name) for name in breaks}
-        self._targets = frozenset[int]() if not until else self._resolve(until)
+        self._targets = _Stops() if not until else self._resolve(until)
         self._steps = int(step or not (breaks or until))  # instructions to the next stop; 0: none counted
         self._leaving: str | None = None  # stop where the node is another one
         self._shows = False
@@ -167,7 +170,7 @@ class Debugger:
         self._here = leaf
         if self._stops(leaf.pc):
             self._steps, self._leaving, self._shows = 0, None, False
-            self._targets = frozenset() if leaf.pc in self._targets else self._targets
+            self._targets = frozenset() if self._at(self._targets, leaf.pc) else self._targets
             self._say(*self._where())
             self._prompt()
 
@@ -201,9 +204,15 @@ class Debugger:
             self._steps -= 1
             if not self._steps:
                 return True
-        if self._leaving is not None and self._places.node(pc) != self._leaving:
+        if self._leaving is not None and self._node(pc) != self._leaving:
             return True
-        return pc in self._targets or any(pc in place for place in self._breaks.values())
+        return self._at(self._targets, pc) or any(self._at(places, pc) for places in self._breaks.values())
+
+    def _at(self, places: _Stops, pc: int) -> bool:
+        return (pc, EVERY) in places or (pc, self._state.position.iterations[0]) in places
+
+    def _node(self, pc: int) -> str:
+        return self._places.node(pc, self._state.position.iterations)
 
     def _prompt(self) -> None:
         """Take commands until one lets the program go on."""
@@ -241,7 +250,7 @@ class Debugger:
 
     def _next(self, _words: Sequence[str]) -> Iterable[str]:
         assert self._here is not None
-        self._leaving = self._places.node(self._here.pc)
+        self._leaving = self._node(self._here.pc)
         return ()
 
     def _until(self, words: Sequence[str]) -> Iterable[str]:
@@ -255,7 +264,7 @@ class Debugger:
             name = " ".join(words)
             self._breaks[name] = self._resolve(name)
         for name, place in self._breaks.items():
-            yield f"stops at {name} (pc {', '.join(map(str, sorted(place)))})"
+            yield f"stops at {name} (pc {', '.join(_place_text(*each) for each in sorted(place))})"
         if not self._breaks:
             yield "no breakpoints"
 
@@ -276,7 +285,7 @@ class Debugger:
             return
         pc, iterations = self._here.pc, self._state.position.iterations
         loops = self._places.iterations(pc, tuple(iterations))
-        parts = [f"pc {pc}", loops, self._places.node(pc), f"cycle {self._clock.engines.clock} of control"]
+        parts = [f"pc {pc}", loops, self._node(pc), f"cycle {self._clock.engines.clock} of control"]
         yield ", ".join(part for part in parts if part)
         coordinates = self._places.coordinates(pc, tuple(iterations))
         if coordinates:
@@ -291,20 +300,24 @@ class Debugger:
             mark = "=>" if self._here is not None and pc == here else "  "
             yield f"{mark} {pc:>6}  {'  ' * len(self._places.loops[pc])}{self._places.text(pc)}"
 
-    def _resolve(self, name: str) -> frozenset[int]:
+    def _resolve(self, name: str) -> _Stops:
         """Return the instructions at which a node, a label, or the instruction of that number begins."""
         debug = self.program.debug
-        found = {pc for pc, label in debug.labels.items() if label == name}
-        found |= {op.first for op in debug.ops if name in (op.name, *op.nodes) and op.first < op.last}
+        found = {(pc, EVERY) for pc, label in debug.labels.items() if label == name}
+        found |= {(op.first, op.iteration) for op in debug.ops if name in (op.name, *op.nodes) and op.first < op.last}
         number = parse_integer(name)
         if not found and number is not None and 0 <= number < len(self.program.code):
-            found = {number}
+            found = {(number, EVERY)}
         if not found:
             known = [*debug.labels.values(), *(each for op in debug.ops for each in (op.name, *op.nodes))]
             raise FlexcError(
                 f"the program has no node, label or instruction '{name}'", remedy=did_you_mean(name, known)
             )
         return frozenset(found)
+
+
+def _place_text(pc: int, iteration: int) -> str:
+    return f"{pc}" if iteration == EVERY else f"{pc} at L0={iteration}"
 
 
 def help_lines() -> Iterator[str]:

@@ -82,6 +82,8 @@ class Engines:
         self.op_cycles = [0] * self.ops
         self.op_start = [-1] * self.ops
         self.op_end = [0] * self.ops
+        #: Which op the work of each counts for at the moment.
+        self.counting = list(range(self.ops))
 
     def run(self, work: Sequence[Work]) -> None:
         """Issue instructions, one after the other.
@@ -196,7 +198,7 @@ class Engines:
 
     def _occupy(self, work: Work, start: int) -> int:
         """Give the engine to work that starts now; return when it is done."""
-        engine, op = work.engine, work.op
+        engine, op = work.engine, self.counting[work.op]
         delay = self._transfer(start + work.latency, work.bus) if work.bus else 0
         done = start + work.done + delay
         if done > self.delivered[engine]:

@@ -7,14 +7,15 @@ remaining iterations are jumped over.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
 from ..isa.instruction import ENGINES, Duration
-from ..isa.program import Program
+from ..isa.program import EVERY, Program
 from .engines import Engines, Record, State, Work
-from .walk import Block, Leaf, Loop, Tree, build, operands, visits
+from .ops import Ops
+from .walk import Block, Leaf, Loop, Tree, build, operands
 
 _WORTHWHILE = 100  # instructions in all iterations of a loop below which looking for a period costs more than it saves
 _GLANCES = 1 << 12  # what is remembered of states that were not looked at
@@ -89,45 +90,66 @@ class Costs:
     def __init__(self, tree: Tree) -> None:
         self.program = tree.program
         self.ops = max(1, len(self.program.debug.ops))
-        self.op_of = list(_op_of_each_pc(self.program))
+        self.places = Ops(self.program)
+        self.several = self.places.several
+        self.op_of = list(self.places.counted())
         self.durations: dict[Leaf, Duration] = {}
         self.busy: list[Counter[str]] = [Counter() for _ in range(self.ops)]
         self.counters: list[Counter[str]] = [Counter() for _ in range(self.ops)]
-        for leaf, times in visits(tree.root):
-            self._count(leaf, times)
+        self._counted: dict[Leaf, dict[str, int]] = {}
+        self._count_all(tree.root, 1, EVERY)
 
-    def _count(self, leaf: Leaf, times: int) -> None:
-        op, spec = self.op_of[leaf.pc], leaf.instr.spec
+    def _count_all(self, block: Block, times: int, iteration: int) -> None:
+        """Count all that a block does, in that iteration of a loop over whole ops."""
+        for node in block.nodes:
+            if isinstance(node, Leaf):
+                self._count(node, times, iteration)
+            elif self.turning(node):
+                for place in range(node.count):
+                    self._count_all(node.rest if place else node.first, times, place)
+            elif node.first is node.rest:
+                self._count_all(node.first, times * node.count, iteration)
+            else:
+                self._count_all(node.first, times, iteration)
+                self._count_all(node.rest, times * (node.count - 1), iteration)
+
+    def turning(self, loop: Loop) -> bool:
+        """Return whether a loop is one over whole ops."""
+        return loop.level == 0 and any(op in self.several for op in set(self.op_of[loop.pc : loop.end + 1]))
+
+    def _count(self, leaf: Leaf, times: int, iteration: int) -> None:
+        op = self.places.at(self.op_of[leaf.pc], iteration) if self.several else self.op_of[leaf.pc]
         self.counters[op]["control_instruction"] += times
-        if spec.duration is None or spec.counters is None:
+        if not leaf.instr.spec.queued:
             return
-        seen = operands(leaf, self.program)
-        duration = self.durations[leaf] = spec.duration(seen)
-        self.busy[op][leaf.engine] += duration.busy * times
-        for name, count in spec.counters(seen).items():
-            if count:
-                self.counters[op][name] += count * times
+        if leaf not in self._counted:
+            self._counted[leaf] = self._costs_of(leaf)
+        self.busy[op][leaf.engine] += self.durations[leaf].busy * times
+        for name, count in self._counted[leaf].items():
+            self.counters[op][name] += count * times
 
-
-def _op_of_each_pc(program: Program) -> Iterator[int]:
-    """Yield the op that each instruction counts for: its own, or else the next one, or else the last one."""
-    ops = sorted((op.first, op.last, index) for index, op in enumerate(program.debug.ops))
-    place = 0
-    for pc in range(len(program.code)):
-        while place < len(ops) - 1 and pc >= ops[place][1]:
-            place += 1
-        yield ops[place][2] if ops else 0
+    def _costs_of(self, leaf: Leaf) -> dict[str, int]:
+        """Note how long an instruction takes; return the events that it counts."""
+        spec, seen = leaf.instr.spec, operands(leaf, self.program)
+        assert spec.duration is not None
+        assert spec.counters is not None
+        self.durations[leaf] = spec.duration(seen)
+        return {name: count for name, count in spec.counters(seen).items() if count}
 
 
 @dataclass(frozen=True)
 class _Repeat:
-    """A loop for the queues: its bodies, the work in one, and the ops that it may count for."""
+    """A loop for the queues: its bodies, the work in one, and the ops that it may count for.
+
+    A loop over whole ops says for the first of them which others have the same code, by iteration.
+    """
 
     count: int
     first: _Steps
     rest: _Steps
     size: int
     ops: tuple[int, ...]
+    alike: Mapping[int, Mapping[int, int]]
 
 
 class _Barrier:
@@ -162,7 +184,12 @@ def _repeat(loop: Loop, costs: Costs) -> _Repeat:
     first = _compiled(loop.first, costs)
     rest = first if loop.rest is loop.first else _compiled(loop.rest, costs)
     size = sum(_size(step) for step in rest)
-    return _Repeat(loop.count, first, rest, size, tuple(sorted(set(costs.op_of[loop.pc : loop.end + 1]))))
+    own = set(costs.op_of[loop.pc : loop.end + 1])
+    if not costs.turning(loop):
+        return _Repeat(loop.count, first, rest, size, tuple(sorted(own)), {})
+    alike = {op: costs.several[op] for op in own if op in costs.several}
+    own.update(*(each.values() for each in alike.values()))
+    return _Repeat(loop.count, first, rest, size, tuple(sorted(own)), alike)
 
 
 def _size(step: list[Work] | int | _Repeat | _Barrier) -> int:
@@ -207,6 +234,9 @@ def _carry_out(steps: _Steps, engines: Engines, jump: bool) -> None:
 
 def _go_round(loop: _Repeat, engines: Engines, jump: bool) -> None:
     """Carry out a loop; once it repeats, only what is left over after whole periods."""
+    if loop.alike:
+        _go_round_ops(loop, engines, jump)
+        return
     _carry_out(loop.first, engines, jump)
     search = _Search(loop, engines) if jump and loop.count * loop.size >= _WORTHWHILE else None
     done = 1
@@ -221,11 +251,21 @@ def _go_round(loop: _Repeat, engines: Engines, jump: bool) -> None:
             done += 1
 
 
+def _go_round_ops(loop: _Repeat, engines: Engines, jump: bool) -> None:
+    """Carry out a loop over whole ops: every iteration counts for ops of its own."""
+    for iteration in range(loop.count):
+        for first, alike in loop.alike.items():
+            engines.counting[first] = alike.get(iteration, first)
+        _carry_out(loop.rest if iteration else loop.first, engines, jump)
+    for first in loop.alike:
+        engines.counting[first] = first
+
+
 class _Search:
     """Looks whether a loop has come back to a state, and remembers what has grown since."""
 
     def __init__(self, loop: _Repeat, engines: Engines) -> None:
-        self._ops = loop.ops
+        self._ops = [engines.counting[op] for op in loop.ops]
         self._engines = engines
         self._glances: set[tuple[int, int]] = set()
         self._clock = engines.clock

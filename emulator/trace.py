@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import islice
 
 from ..isa.assembly.disassembler import format_instruction
 from ..isa.assembly.source import at_iteration
 from ..isa.instruction import LEVELS
 from ..isa.program import Program, Tile
+from .ops import Ops
 from .stepping import Clock, Executed, in_order
 from .walk import build
 
@@ -22,17 +23,15 @@ class Places:
         self.program = program
         self._texts: dict[int, str] = {}
         self.loops = list(_open_loops(program))
-        self.ops = [-1] * len(program.code)
-        by_size = sorted(enumerate(program.debug.ops), key=lambda each: each[1].first - each[1].last)
-        for index, op in by_size:  # the innermost last
-            self.ops[op.first : op.last] = [index] * (op.last - op.first)
+        self._ops = Ops(program)
+        self._around = self._ops.around()
         self._tiles = list(_open_tiles(program))
         self._labels = list(_latest_labels(program))
 
-    def node(self, pc: int) -> str:
+    def node(self, pc: int, iterations: Sequence[int]) -> str:
         """Return the node that an instruction is for; without one, the label that it stands behind, or nothing."""
-        op = self.ops[pc]
-        return self.program.debug.ops[op].name if op >= 0 else self._labels[pc]
+        op = self._around[pc]
+        return self.program.debug.ops[self._ops.at(op, iterations[0])].name if op >= 0 else self._labels[pc]
 
     def text(self, pc: int) -> str:
         """Return an instruction as assembly."""
@@ -52,7 +51,7 @@ class Places:
         """Return the line of one execution."""
         pc = done.leaf.pc
         head = f"{done.start:>9}..{done.end:<9} {done.leaf.engine:<7} {pc:>6}"
-        node = self.node(pc)
+        node = self.node(pc, done.iterations)
         text = f"{head}  {self.iterations(pc, done.iterations):<11} {self.text(pc)}"
         return f"{text:<96}  ; {node}" if node else text
 

@@ -125,7 +125,7 @@ def tensor_bytes(tensor: Tensor) -> int:
 
 
 def at(pc: int, program: Program) -> str:
-    """Return words for a place in the code: the pc and the operation it belongs to."""
+    """Return words for a place in the code: the pc and the op it belongs to, of several with this code the first."""
     names = [op.name for op in program.debug.ops if op.first <= pc < op.last]
     return f"pc {pc} ({program.code[pc].mnemonic})" + (f" of {names[0]}" if names else "")
 

@@ -15,7 +15,7 @@ from .encoding import decode_all, encode_all
 from .errors import FlexcError
 from .instruction import LEVELS, WORD_BYTES, Instr
 from .machine import Machine
-from .program import Debug, Program, Segment, State, Tensor
+from .program import EVERY, Debug, Program, Segment, State, Tensor
 from .records import dump, from_record, parse, records, table, texts, to_record, whole
 from .version import isa_digest
 
@@ -288,13 +288,13 @@ class _Reader:
         """Return the debug data, which may only speak of instructions that there are."""
         debug = from_record(Debug, self.json(DEBUG), self.at(DEBUG))
         for op in debug.ops:
-            if not 0 <= op.first <= op.last <= length:
-                raise FlexcError(f"op '{op.name}' is of instructions {op.first}..{op.last}", where=self.at(DEBUG))
+            if not (0 <= op.first <= op.last <= length and op.iteration >= EVERY):
+                place = f"instructions {op.first}..{op.last}, iteration {op.iteration}"
+                raise FlexcError(f"op '{op.name}' is of {place}", where=self.at(DEBUG))
         for tap in debug.taps:
-            if not (0 <= tap.pc < length and 0 <= tap.turn < LEVELS):
-                raise FlexcError(
-                    f"tap of '{tap.value}' is of instruction {tap.pc}, loop L{tap.turn}", where=self.at(DEBUG)
-                )
+            if not (0 <= tap.pc < length and 0 <= tap.turn < LEVELS and tap.iteration >= EVERY):
+                place = f"instruction {tap.pc}, loop L{tap.turn}, iteration {tap.iteration}"
+                raise FlexcError(f"tap of '{tap.value}' is of {place}", where=self.at(DEBUG))
         for tile in debug.tiles:
             if not 0 <= tile.pc < length or tile.count < 1:
                 raise FlexcError(

@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from .machine import Machine
 
 
+#: In place of an iteration: all of them.
+EVERY = -1
+
+
 @dataclass(frozen=True)
 class Tensor:
     """A tensor in DRAM: ``space`` is const or dram, ``strides`` are bytes a dimension."""
@@ -54,7 +58,8 @@ class State:
 class Op:
     """A stretch of code, ``first`` to before ``last``, and the nodes of the graph that it carries out.
 
-    ``inputs`` and ``outputs`` name the graph's values; ``engine`` is where the work is done, ``reason`` why there.
+    ``engine`` is where the work is done, ``reason`` why there. With an ``iteration`` the code stands in a loop over L0
+    and does this for these nodes in that iteration only; other ops have the same code for the others.
     """
 
     name: str
@@ -65,6 +70,7 @@ class Op:
     first: int
     last: int
     reason: str = ""
+    iteration: int = EVERY
 
 
 @dataclass(frozen=True)
@@ -74,6 +80,7 @@ class Tap:
     Element (i, j) of the operand is element ``base + i * row_stride + j * col_stride`` of the flattened value, plus
     the steps (all in elements). Column j is column ``col + j`` plus ``col_steps``; from ``col_limit`` on it is padding.
     In a loop over nodes, iteration n of level ``turn`` makes a part of the value ``names[n]``; else there are no names.
+    With an ``iteration`` all this holds in that iteration of L0 only, as for an :class:`Op`.
     """
 
     pc: int
@@ -90,6 +97,7 @@ class Tap:
     col_limit: int = 1 << 40
     turn: int = 0
     names: tuple[str, ...] = ()
+    iteration: int = EVERY
 
     @property
     def values(self) -> tuple[str, ...]:
@@ -98,6 +106,8 @@ class Tap:
 
     def value_at(self, iterations: Sequence[int]) -> str:
         """Return the value that the operand belongs to in these iterations of all levels, or "" where none does."""
+        if self.iteration not in (EVERY, iterations[0]):
+            return ""
         if not self.names:
             return self.value
         turn = iterations[self.turn]

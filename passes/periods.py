@@ -8,8 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-#: Repetitions below this number are left as they are.
+#: Repetitions of nodes below this number are left as they are.
 MIN_TURNS = 4
+#: Sequences up to this length are looked at for every period.
+_SHORT = 1 << 11
 
 _Signs = npt.NDArray[np.int64]
 
@@ -28,16 +30,20 @@ class Stretch:
         return (self.stop - self.start) // self.period
 
 
-def stretches(signs: Sequence[int]) -> list[Stretch]:
-    """Return stretches of at least MIN_TURNS periods that do not overlap, the longest first to be chosen, in order."""
+def stretches(signs: Sequence[int], least: int = MIN_TURNS) -> list[Stretch]:
+    """Return stretches of at least so many periods that do not overlap, the longest first to be chosen, in order.
+
+    In long sequences, stretches of fewer than MIN_TURNS periods are not looked for.
+    """
     sequence = np.asarray(signs, np.int64)
-    found = [stretch for period in _periods(sequence) for stretch in _with_period(sequence, period)]
+    periods = range(1, len(sequence) // least + 1) if len(sequence) <= _SHORT else _periods(sequence)
+    found = [stretch for period in periods for stretch in _with_period(sequence, period, least)]
     chosen: list[Stretch] = []
     free = np.ones(len(sequence), np.bool_)
     for stretch in sorted(found, key=lambda each: (each.start - each.stop, each.period, each.start)):
         for part in _runs(free[stretch.start : stretch.stop]):
             rest = Stretch(stretch.start + part[0], stretch.start + part[1], stretch.period)
-            if rest.turns >= MIN_TURNS:
+            if rest.turns >= least:
                 chosen.append(rest)
                 free[rest.start : rest.stop] = False
     return sorted(chosen, key=lambda each: each.start)
@@ -63,10 +69,10 @@ def _periods(sequence: _Signs) -> Iterator[int]:
         width *= 2
 
 
-def _with_period(sequence: _Signs, period: int) -> Iterator[Stretch]:
+def _with_period(sequence: _Signs, period: int, least: int) -> Iterator[Stretch]:
     for first, last in _runs(sequence[period:] == sequence[:-period]):
         stretch = Stretch(int(first), int(last) + period, period)
-        if stretch.turns >= MIN_TURNS:
+        if stretch.turns >= least:
             yield stretch
 
 

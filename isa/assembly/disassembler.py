@@ -163,9 +163,9 @@ def _before(program: Program, options: Options, notes: source.Notes, pc: int, ch
             yield f".endop {number}"
     for number in notes.opening.get(pc, ()):
         op = program.debug.ops[number]
-        if options.source:
+        for line in notes.introduces(op) if options.source else ():
             yield ""
-            yield f"; {source.describe_op(op)}"
+            yield f"; {line}"
         yield f".op {number} {fields_text(op, 'first', 'last')}"
         if op.first == op.last:
             yield f".endop {number}"

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import FlexcError, did_you_mean
 from ..instruction import WORD_BYTES, Instr
-from ..program import Op, Program, Tile
+from ..program import EVERY, Op, Program, Tile
 from ..tensors import extent
 
 if TYPE_CHECKING:
@@ -58,7 +58,10 @@ class Notes:
         self.opening: dict[int, list[int]] = defaultdict(list)
         self.closing: dict[int, list[int]] = defaultdict(list)
         self.taps: dict[int, list[int]] = defaultdict(list)
+        #: Ops with the same code, one an iteration of the loop around it; all others alone.
+        self.alike: dict[tuple[int, int, bool], list[Op]] = defaultdict(list)
         for number, op in enumerate(program.debug.ops):
+            self.alike[op.first, op.last, op.iteration == EVERY].append(op)
             self.opening[op.first].append(number)
             if op.first != op.last:
                 self.closing[op.last].append(number)
@@ -74,6 +77,14 @@ class Notes:
             self.names.setdefault(space, []).append((start, stop, name))
         self.starts = {space: [start for start, _, _ in names] for space, names in self.names.items()}
         self.machine = program.machine
+
+    def introduces(self, op: Op) -> Iterator[str]:
+        """Yield the line about an op, if it is the first with this code: what it is, and what it is in iterations."""
+        alike = self.alike[op.first, op.last, op.iteration == EVERY]
+        if op.iteration == EVERY:
+            yield describe_op(op)
+        elif op is alike[0]:
+            yield f"{describe_op(op)}; in L0 {', '.join(one_line(f'{each.iteration}: {each.name}') for each in alike)}"
 
     def comment(self, instruction: Instr) -> str:
         """Return what an instruction's numbers mean, or nothing."""

@@ -7,7 +7,7 @@ same operands comes again and again.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..instruction import Groups, Instr
 from ..program import Program
@@ -16,6 +16,9 @@ from .access import Access, access_of
 from .flow import Loop
 from .memory import sizes
 from .operands import Context, operand_problems
+
+#: Places of a stream in cells that are looked at one by one.
+_MOST_PLACES = 1 << 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,13 +94,25 @@ class Checks:
             low, high = low + least, high + most
         return stream.base + low, stream.base + high
 
-    def reach(self, step: Step) -> tuple[int, int]:
-        """Return the least and the greatest offset of a step in any iteration; 0 where its loop is not open."""
+    def units(self, stream: Stream) -> list[tuple[int, int]]:
+        """Return the stretches of units that a stream in cells reaches: one a place, or one in all for very many."""
+        places, rest = [stream.base], sorted(stream.steps, key=lambda step: -abs(step.stride))
+        while rest and len(places) * self.trips(rest[0]) <= _MOST_PLACES:
+            step = rest.pop(0)
+            places = [place + turn * step.stride for place in places for turn in range(self.trips(step))]
+        low, high = self.interval(replace(stream, base=0, steps=tuple(rest)))
+        return [(place + low, place + high) for place in places]
+
+    def trips(self, step: Step) -> int:
+        """Return in how many places a step puts a stream: 1 where its loop is not open."""
         loop = self.opened.get(step.level)
         if loop is None:
-            return 0, 0
-        places = min(self.totals[step.level], step.period) if step.period else loop.count
-        last = (places - 1) * step.stride
+            return 1
+        return min(self.totals[step.level], step.period) if step.period else loop.count
+
+    def reach(self, step: Step) -> tuple[int, int]:
+        """Return the least and the greatest offset of a step in any iteration; 0 where its loop is not open."""
+        last = (self.trips(step) - 1) * step.stride
         return min(0, last), max(0, last)
 
     def access(self, name: str, stream: Stream, low: int, high: int) -> Iterator[str]:

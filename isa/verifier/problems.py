@@ -79,7 +79,9 @@ class _Names:
     def place(self, pc: int) -> str:
         """Return the offset (or line) and the mnemonic of an instruction and the node it is for."""
         mnemonic = self.code[pc].mnemonic if pc < len(self.code) else "end"
-        nodes = [op for op in self.ops if op.first <= pc < op.last]
+        nodes = [
+            op for op in self.ops if op.first <= pc < op.last
+        ]  # of ops with the same code the first stands for all
         node = min(nodes, key=lambda op: op.last - op.first, default=None)
         place = self.lines[pc] if pc < len(self.lines) else f"{pc * WORD_BYTES:#010x}"
         return f"{place} {mnemonic}" + (f" (node {node.name})" if node else "")

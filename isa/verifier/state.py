@@ -196,11 +196,12 @@ class _Walker:
         groups = self.state.groups
         if "cells" in reads and groups is not None:
             written = self.loaded.get(groups)
-            if written is None or not written.covers(*accesses["cells"]):
+            if written is None or not all(written.covers(*part) for part in self.checks.units(streams["cells"])):
                 yield f"cells reads units that no `ldw` has written under {groups.n}:{groups.m}, {groups.blocks} blocks"
         for name in instruction.spec.writes:
             if name == "cells" and groups is not None:
-                self.load(groups, *accesses[name])
+                for part in self.checks.units(streams[name]):
+                    self.load(groups, *part)
             else:
                 self.written[streams[name].space].add(*accesses[name])
 

@@ -107,6 +107,20 @@ def test_breakpoints_stop_in_every_iteration(place: str) -> None:
     assert outputs is not None
 
 
+def test_a_node_of_one_iteration_is_reached_in_that_one() -> None:
+    ops = '.op name=double op_type=Mul nodes=["/double/Mul"] engine=vector nm=""'
+    source = SOURCE.replace(ops, f"{ops} iteration=0\n{ops.replace('double', 'again')} iteration=1").replace(
+        "wait=t1 post=t2\n.endop", "wait=t1 post=t2\n.endop\n.endop"
+    )
+    assert "again" in source
+    text, _ = session("w", source, until="again")
+    assert "L0=1, again" in text
+    assert "double" not in text
+    assert "stops at double (pc 8 at L0=0)" in session("b", source, breaks=["double"])[0]
+    listing = list(trace_instructions(assemble(source)))
+    assert [line.split("; ")[-1] for line in listing if "vmul" in line] == ["double", "again"]
+
+
 def test_until_stops_once() -> None:
     text, _ = session("c", until="double")
     assert text.count("\npc ") + text.startswith("pc ") == 1

@@ -183,6 +183,28 @@ def test_ops_add_up_to_the_total() -> None:
     assert {name: sum(op.counters.get(name, 0) for op in timing.ops) for name in timing.counters} == timing.counters
 
 
+def test_ops_of_iterations_share_what_their_code_costs() -> None:
+    """A loop around two ops, three times: each iteration has ops of its own, the loops inside are jumped as ever."""
+    inner = [instr("loop", level=1, count=400), instr("vfill", dst=0), instr("endloop", level=1)]
+    body = [*inner, instr("vfill", dst=0), instr("barrier")]
+    code = [p.stream(0, "buf", "f32", 0, 64, 10), instr("loop", level=0, count=3), *body, instr("endloop", level=0)]
+    spans = {"a": (2, 5), "b": (5, 7)}
+    once = [Op(name, "X", (), "vector", "", *span) for name, span in spans.items()]
+    each = [replace(op, name=f"{op.name}{turn}", iteration=turn) for turn in range(3) for op in once]
+    together = time_program(p.program(code, ops=once, machine=p.EDGE))
+    apart = p.program(code, ops=each, machine=p.EDGE)
+    timing = time_program(apart)
+    assert timing == time_program(apart, jump=False)
+    assert (timing.cycles, timing.busy, timing.counters) == (together.cycles, together.busy, together.counters)
+    for place, op in enumerate(together.ops):
+        shares = timing.ops[place::2]
+        assert sum(share.cycles for share in shares) == op.cycles
+        assert [share.busy["vector"] for share in shares] == [op.busy["vector"] // 3] * 3
+        assert sum(share.counters["vector_op"] for share in shares) == op.counters["vector_op"]
+    starts = [share.start for share in timing.ops]
+    assert starts == sorted(set(starts))
+
+
 def test_issuing_alone_takes_time() -> None:
     code = [p.stream(0, "buf", "f32", 0, 64, 10)] * 5
     assert cycles(code, p.EDGE).cycles == 5

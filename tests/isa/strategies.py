@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from hypothesis import strategies as st
 
 from flexc.isa.fields import Choice, Field, Float32, OptionalStream, Register, Signed, Tokens, Unsigned, Value
 from flexc.isa.instruction import Instr
 from flexc.isa.machine import load_machine
-from flexc.isa.program import Debug, Op, Program, Segment, State, Tap, Tensor, Tile
+from flexc.isa.program import EVERY, Debug, Op, Program, Segment, State, Tap, Tensor, Tile
 from flexc.isa.streams import DTYPES, Step
 from flexc.isa.table import TABLE
 
@@ -67,11 +69,13 @@ def debugs(draw: st.DrawFn, length: int) -> Debug:
                 first,
                 last,
                 draw(NAMES),
+                draw(st.integers(EVERY, 3)),
             )
         )
     for _ in range(draw(st.integers(0, 2))):
         steps = tuple(Step(draw(st.integers(0, 7)), draw(st.integers(-9, 9))) for _ in range(draw(st.integers(0, 2))))
         taps.append(Tap(draw(st.integers(0, length - 1)), "dst", draw(NAMES), "f32", (2, 3), draw(SMALL), 3, 1, steps))
+        taps[-1] = replace(taps[-1], iteration=draw(st.integers(EVERY, 3)))
     counts = st.integers(-9, 99)
     tiles = [
         Tile(

@@ -215,6 +215,11 @@ BAD_SECTIONS = [
     (object_file.DEBUG, b'{"ops":[{}]}', "field 'name' is missing"),
     (object_file.DEBUG, b'{"labels":{"x":"y"}}', "'x' is no number with a text"),
     (object_file.DEBUG, b'{"labels":{"99":"y"}}', "label 'y' is of instruction 99"),
+    (
+        object_file.DEBUG,
+        b'{"ops":[{"name":"n","op_type":"","nodes":[],"engine":"","nm":"","first":0,"last":1,"iteration":-2}]}',
+        "op 'n' is of instructions 0..1, iteration -2",
+    ),
     (object_file.TENSORS, b"{}", "is not an object with exactly dram_bytes, inputs, outputs, states, segments"),
     (
         object_file.TENSORS,

@@ -88,6 +88,43 @@ def test_a_segment_may_read_what_was_written() -> None:
     assert verify(replace(program, dram_bytes=0x1840, segments=segments)) == []
 
 
+ALTERNATE = """
+.target resident
+.constants
+    .zero 4096
+.code
+    groups n=1 m=1 blocks=128 slots=128 index=0 packing=packed select=incell merge=4
+    stream s0, const, u8 base=0 rows=1 cols=4096
+    stream s1, cells, u8 base=0 rows=1 cols=1
+    stream s2, cells, u8 base=2 rows=1 cols=1
+    ldw s1, s0
+    ldw s2, s0
+    groups n=1 m=1 blocks=64 slots=64 index=0 packing=packed select=incell merge=4
+    stream s0, const, u8 base=0 rows=1 cols=2048
+    stream s1, cells, u8 base=1 rows=1 cols=1
+    ldw s1, s0
+    groups n=1 m=1 blocks=128 slots=128 index=0 packing=packed select=incell merge=4
+    stream s3, buf, i8 base=0 rows=1 cols=128
+    vfill s3
+    stream s4, acc, i32 base=0 rows=1 cols=32
+    stream s5, cells, u8 base=0 rows=1 cols=1
+    step s5, L0 by=2
+    barrier
+    lda s3
+    loop L0 count=2
+    mac s4, s5
+    endloop L0
+    halt
+"""
+
+
+def test_units_that_a_loop_jumps_over_may_hold_other_weights() -> None:
+    """Tiles of a layer lie between those of others, where all of them stay in the cells."""
+    assert problems(ALTERNATE) == []
+    for change in (("by=2", "by=1"), ("count=2", "count=3")):
+        assert "cells reads units that no `ldw` has written" in problems(ALTERNATE.replace(*change))[0]
+
+
 def test_long_programs_are_verified_in_linear_time() -> None:
     import time
 

@@ -1,0 +1,42 @@
+"""Networks of like layers, written as text: residual blocks whose weights are all different."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import onnx
+
+from tests.backend.models import Array, parsed
+
+#: A residual block in the ways of networks: normalised, a gated product, added to what came in.
+BLOCK = (
+    "s{t} = Mul({h}, {h})  v{t} = ReduceMean<keepdims = 1>(s{t}, last)  q{t} = Sqrt(v{t})"
+    "  n{t} = Div({h}, q{t})  g{t} = MatMul(n{t}, a{t})  u{t} = MatMul(n{t}, b{t})  r{t} = Sigmoid(g{t})"
+    "  p{t} = Mul(r{t}, u{t})  d{t} = MatMul(p{t}, c{t})  h{t} = Add({h}, d{t})"
+)
+
+
+def stacked(
+    layers: int, width: int, hidden: int, rows: int = 8, same: Mapping[str, str] | None = None, seed: int = 0
+) -> onnx.ModelProto:
+    """Return a network of so many layers behind a linear; ``same`` names weights that are another: ``{"a3": "a0"}``."""
+    rng = np.random.default_rng(seed)
+    shapes = {"a": (width, hidden), "b": (width, hidden), "c": (hidden, width)}
+    weights: dict[str, Array] = {
+        f"{name}{layer}": rng.standard_normal(shape).astype(np.float32) / 8
+        for layer in range(layers)
+        for name, shape in shapes.items()
+    }
+    body = text_of([BLOCK] * layers)
+    for name, other in (same or {}).items():
+        body = body.replace(f"{name})", f"{other})")
+        del weights[name]
+    weights["e"] = rng.standard_normal((16, width)).astype(np.float32)
+    head = f"(float[{rows},16] x) => (float[{rows},{width}] h{layers - 1}) <int64[1] last = {{1}}>"
+    return parsed(f"{head} {{ h = MatMul(x, e)  {body} }}", **weights)
+
+
+def text_of(blocks: Sequence[str]) -> str:
+    """Return blocks one after the other, each reading what the one before makes, the first ``h``."""
+    return "  ".join(block.format(t=place, h=f"h{place - 1}" if place else "h") for place, block in enumerate(blocks))

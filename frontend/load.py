@@ -85,9 +85,18 @@ def _prepare(model: ir.Model, where: str) -> None:
     except (ir.passes.PassError, ValueError) as error:
         text = " ".join(str(error.__cause__ or error).split())
         raise FlexcError(f"not a valid ONNX model: {text}", where=where, remedy="export it again") from error
+    for value in model.graph.initializers.values():
+        _type_as_stored(value)
     model.ir_version = max(model.ir_version, _LOWEST_IR_VERSION)
     for node in model.graph.all_nodes():
         _clear_notes(node)
+
+
+def _type_as_stored(value: ir.Value) -> None:
+    """Give a constant the shape and type that its numbers have: what a file claims beside them may be symbolic."""
+    if value.const_value is not None:
+        value.shape = ir.Shape(value.const_value.shape.numpy())
+        value.type = ir.TensorType(value.const_value.dtype)
 
 
 def _is_sorted(graph: ir.Graph) -> bool:

@@ -227,6 +227,12 @@ def test_bad_graphs_are_refused_in_words(build: Build, text: str, message: str) 
         load(build(text))
 
 
+def test_a_constant_has_the_shape_of_its_numbers(build: Build, same: Same, ops: Ops) -> None:
+    proto = build("g (float[2,3,4] x) => (float[] y) <int64[2,1] i = {1, 0}> { y = GatherND(x, i) }")
+    proto.graph.value_info.append(onnx.helper.make_tensor_value_info("i", onnx.TensorProto.INT64, ["some", 1]))
+    assert ops(same(proto)) == ["Reshape", "Slice", "Reshape"]
+
+
 def test_empty_pieces_are_not_joined(build: Build, same: Same, ops: Ops) -> None:
     text = "g (float[2,3] x) => (float[2,3] y) <int64[1] a = {1}, int64[1] from = {3}, int64[1] to = {9}> "
     model = same(build(text + "{ cut = Slice(x, from, to, a) z = Neg(x) y = Concat<axis=1>(z, cut) }"))

@@ -14,6 +14,7 @@ from flexc.budget_words import parse_budget
 from flexc.compiler import Model, Options, compile_graph
 from flexc.emulation import Arrays, Cost, Result
 from flexc.emulator.run import Executor
+from flexc.expert_words import capacity_of
 from flexc.isa import object_file, verifier
 from flexc.isa.errors import FlexcError
 from flexc.isa.machine import Machine
@@ -120,6 +121,7 @@ def compile_model(
     dump_dir: str | Path | None = None,
     attention: str = "auto",
     pins: Sequence[str] = (),
+    expert_capacity: str | float | None = None,
     **pruning: Any,
 ) -> Program:
     """Compile a model to a program: ``flexc.compile``.
@@ -141,6 +143,8 @@ def compile_model(
         attention: where products of two activations run: ``array``, ``vector``, or ``auto`` for the faster one.
         pins: ``"PATTERN=array"``, ``=vector`` or ``=host``: where nodes of such a name are to run; ``"PATTERN=2:4"``
             or ``=dense``: the pattern of their weights.
+        expert_capacity: rows that an expert of a mixture works on at most, over its even share, such as 1.25; pairs of
+            rows and experts beyond are dropped and counted in the output ``dropped_pairs``. The default takes all.
         pruning: further fields of :class:`flexc.prune_options.PruneOptions`, such as ``sparsity=0.6``.
 
     Raises:
@@ -161,19 +165,26 @@ def compile_model(
         dump_dir=dump_dir,
         attention=attention,
         pins=pins,
+        expert_capacity=expert_capacity,
         **pruning,
     )
     return Program(compile_graph(path_or_model, options).program)
 
 
 def options_of(
-    *, nm: str | NM | None = None, budget: str | None = None, pins: Sequence[str] = (), **words: Any
+    *,
+    nm: str | NM | None = None,
+    budget: str | None = None,
+    pins: Sequence[str] = (),
+    expert_capacity: str | float | None = None,
+    **words: Any,
 ) -> Options:
-    """Return options whose pattern, budget and pins are read from text, as :func:`flexc.compile` takes them."""
+    """Return options whose pattern, budget, pins and capacity are read as :func:`flexc.compile` takes them."""
     return Options(
         nm=NM.parse(nm) if isinstance(nm, str) else nm,
         budget=parse_budget(budget) if budget else None,
         pins=[Pin.parse(text) for text in pins],
+        expert_capacity=capacity_of(expert_capacity),
         **words,
     )
 

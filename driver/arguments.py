@@ -122,6 +122,12 @@ def _placement(parser: argparse.ArgumentParser) -> None:
         default="auto",
         help="products of activations: array (INT8), vector (fp32), or auto, the faster (default)",
     )
+    parser.add_argument(
+        "--expert-capacity",
+        metavar="X",
+        default="full",
+        help="rows an expert takes at most, over its even share: 1.25 drops what is beyond; full takes all (default)",
+    )
     _pin(parser, "ENGINE|N:M", "where nodes of such a name run, array, vector or host, or the pattern of their weights")
 
 

@@ -6,6 +6,7 @@ Everything else in a check starts from the loaded graph, so a wrong rewriting wo
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -71,15 +72,28 @@ def _source(model: Model) -> str | bytes:
     return bytes(proto.SerializeToString())
 
 
-def compare_with_file(model: Model, loaded: ir.Model, windows: list[Arrays]) -> tuple[Closeness | None, str]:
-    """Return how close the loaded graph's outputs are to the file's; or None and why that cannot be said."""
+def compare_with_file(
+    model: Model, graphs: Sequence[ir.Model], windows: list[Arrays], routing: Mapping[str, Any]
+) -> tuple[Closeness | None, str]:
+    """Return how close a loaded graph's outputs are to the file's; or None and why that cannot be said.
+
+    Args:
+        model: the file.
+        graphs: what was made of it; where experts have a declared capacity, first the graph that keeps to it, which
+            speaks for windows of which nothing is dropped, then the one without.
+        windows: inputs.
+        routing: the routings of the first graph.
+    """
     try:
         session = FileSession(model)
-        graph, sink = Session(loaded), ClosenessSink(session, len(windows))
+        sessions, sink = [Session(graph) for graph in graphs], ClosenessSink(session, len(windows))
         for place, feed in enumerate(windows):
             one = {name: np.asarray(array)[np.newaxis] for name, array in feed.items()}
-            outputs = {name: np.asarray(array)[np.newaxis] for name, array in graph.run(feed).items()}
-            sink.sink(place, one, outputs)
+            made = sessions[0].run(feed)
+            dropped = made.get(routing.get("output", ""))
+            if dropped is not None and dropped.any():
+                made = sessions[-1].run(feed)
+            sink.sink(place, one, {name: np.asarray(array)[np.newaxis] for name, array in made.items()})
     except FlexcError as error:
         return None, f"the loaded graph was not compared with the file: {error.message}"
     return sink.result(), ""

@@ -16,6 +16,7 @@ from flexc.check_plan import make_plan
 from flexc.emulation import Arrays, Sink, run_windows
 from flexc.emulator.array import FastArray
 from flexc.emulator.run import ArrayFactory, Executor
+from flexc.expert_words import DroppedPairs, dropped_text, routing_of
 from flexc.frontend.load import load
 from flexc.isa.errors import FlexcError, UsageError
 from flexc.isa.program import Program
@@ -68,13 +69,16 @@ def check_program(
     if not program.debug.taps and any(instruction.spec.engine in ("array", "vector") for instruction in program.code):
         raise FlexcError("the program has no debug data, so its values cannot be told apart")
     verdict = Verdict(windows=min(options.windows, len(feeds)))
-    ends = _ends(program, options, feeds, verdict)
-    every = [*sinks, *(sink.sink for sink in ends.values())]
+    ends, dropped = _ends(program, options, feeds, verdict), DroppedPairs(routing_of(program))
+    every = [*sinks, dropped.sink, *(sink.sink for sink in ends.values())]
     with stages.stage("check"):
         _watched(program, quantised, feeds, options, every, verdict)
     with stages.stage("run"):
         run_windows(program, feeds, every, first=verdict.windows, array=options.array, progress=stages.say)
     _conclude(verdict, ends, len(feeds))
+    report = dropped.report()
+    if report is not None and sum(report["dropped"]):
+        verdict.notes.append(f"{dropped_text(report)}: there they differ from the model's, as declared")
     return verdict
 
 
@@ -90,23 +94,25 @@ def _ends(
         verdict.notes.append("the program was compiled with --no-reference: its outputs are not judged end to end")
     if options.model is not None:
         shapes = {tensor.name: tensor.shape for tensor in program.inputs}
-        loaded = _fitting(load(options.model, shapes), program)
+        routing = routing_of(program)
+        loaded = _fitting(load(options.model, shapes), program, routing.get("output", ""))
         ends["model"] = ClosenessSink(Session(loaded), options.reference_windows)
+        graphs = [load(options.model, shapes, expert_capacity=routing["factor"])] if routing else []
         verdict.file, note = compare_with_file(
-            options.model, loaded, [feeds[index] for index in range(verdict.windows)]
+            options.model, [*graphs, loaded], [feeds[index] for index in range(verdict.windows)], routing
         )
         verdict.notes += [note] if note else []
     return ends
 
 
-def _fitting(model: ir.Model, program: Program) -> ir.Model:
-    """Refuse a model whose inputs and outputs are not the program's."""
+def _fitting(model: ir.Model, program: Program, added: str) -> ir.Model:
+    """Refuse a model whose inputs and outputs are not the program's, but for an output that was added to it."""
     for kind, values, tensors in (
         ("input", model.graph.inputs, program.inputs),
         ("output", model.graph.outputs, program.outputs),
     ):
         theirs = {str(value.name): tuple(value.shape or ()) for value in values}
-        ours = {tensor.name: tensor.shape for tensor in tensors}
+        ours = {tensor.name: tensor.shape for tensor in tensors if tensor.name != added}
         if theirs != ours:
             text = f"is not the model of this program: its {kind}s are {_listed(theirs)}, the program's {_listed(ours)}"
             raise FlexcError(text, where="--check", remedy="give the model that was compiled")

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from flexc.compiler import Options, compile_graph
+from flexc.expert_words import capacity_of
 from flexc.files import check_output
 from flexc.isa.errors import UsageError
 from flexc.isa.object_file import save
@@ -57,7 +58,7 @@ def placement_of(arguments: Namespace) -> dict[str, Any]:
     """Return the options that decide where nodes run.
 
     Raises:
-        UsageError: a shape, a dim or a pin that is not one.
+        UsageError: a shape, a dim, a pin or a capacity that is not one.
     """
     return {
         "target": arguments.target,
@@ -67,6 +68,7 @@ def placement_of(arguments: Namespace) -> dict[str, Any]:
         "states": dict(_state(text) for text in arguments.state),
         "attention": arguments.attention,
         "pins": [Pin.parse(text) for text in arguments.pin],
+        "expert_capacity": capacity_of(arguments.expert_capacity),
     }
 
 

@@ -49,7 +49,9 @@ def run(arguments: Namespace) -> int:
             ("energy", PRECISION_NOTE),
         ]
     )
-    show([facts, phase_table(report["phases"])])
+    dropped = sum(phase["dropped_pairs"] for phase in report["phases"].values())
+    beyond = [f"{dropped} row-expert pairs were beyond an expert's capacity and added nothing"] if dropped else []
+    show([facts, phase_table(report["phases"]), *beyond])
     return 0
 
 

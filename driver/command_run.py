@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import os
 from argparse import Namespace
+from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from flexc.emulation import Cost, Sink, run_windows
+from flexc.expert_words import DroppedPairs, routing_of
 from flexc.files import check_output
 from flexc.inputs import Windows, given_windows
 from flexc.isa import verifier
@@ -40,9 +42,10 @@ def run(arguments: Namespace) -> int:
     with stages.stage("time"):
         cost = Cost.of(program)
     summary = Summary(program.outputs)
-    verdict = _carry_out(arguments, program, feeds, summary, stages)
+    dropped = DroppedPairs(routing_of(program))
+    verdict = _carry_out(arguments, program, feeds, [summary.sink, dropped.sink], stages)
     check = verdict.to_json() if verdict else None
-    report = run_report(cost, len(feeds), summary.rows(), stages.seconds, check)
+    report = run_report(cost, len(feeds), summary.rows(), stages.seconds, check, dropped.report())
     if arguments.json:
         print(json.dumps(report, indent=1))
     else:
@@ -90,11 +93,11 @@ def _refuse_what_cannot_fit(path: str) -> None:
 
 
 def _carry_out(
-    arguments: Namespace, program: Program, feeds: Windows, summary: Summary, stages: Stages
+    arguments: Namespace, program: Program, feeds: Windows, given: Sequence[Sink], stages: Stages
 ) -> Verdict | None:
-    """Run all windows; outputs go to the summary, to the archive and to the check, whichever are wanted."""
+    """Run all windows; outputs go to the sinks given, to the archive and to the check, whichever are wanted."""
     with ExitStack() as stack:
-        sinks: list[Sink] = [summary.sink]
+        sinks = list(given)
         archive = None
         if arguments.output:
             archive = Archive(arguments.output, program.outputs, len(feeds))

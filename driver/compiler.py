@@ -6,12 +6,13 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from flexc import reference
 from flexc.backend.lower import lower
 from flexc.dump import Dump
 from flexc.emulation import Cost
+from flexc.expert_words import routing_meta
 from flexc.frontend.growing import CACHE_KEY
 from flexc.frontend.load import load
 from flexc.hardware import quantise_for
@@ -52,6 +53,7 @@ class Options(PruneOptions):
         dump_dir: folder for what each stage hands on.
         attention: where products of two activations run: ``array``, ``vector``, or ``auto`` for the faster one.
         pins: nodes that are to run on a certain engine, by name.
+        expert_capacity: rows that an expert of a mixture works on at most, over its even share; None: all it is sent.
     """
 
     target: str | Path | Machine = "edge"
@@ -63,6 +65,18 @@ class Options(PruneOptions):
     dump_dir: str | Path | None = None
     attention: str = "auto"
     pins: Sequence[Pin] = ()
+    expert_capacity: float | None = None
+
+    @property
+    def loading(self) -> dict[str, Any]:
+        """What loading a model takes of this."""
+        return {
+            "shapes": self.shapes,
+            "dims": self.dims,
+            "cache": self.cache,
+            "states": self.states,
+            "expert_capacity": self.expert_capacity,
+        }
 
 
 @dataclass(frozen=True)
@@ -97,7 +111,7 @@ def compile_graph(source: Model, options: Options, stages: Stages | None = None)
         raise UsageError(f"--attention {options.attention}", remedy=f"choose one of {', '.join(ENGINES)}")
 
     with stages.stage("load"):
-        model = load(source, options.shapes, options.dims, cache=options.cache, states=options.states)
+        model = load(source, **options.loading)
         apply_pins(model, options.pins)
         dump.graph("00-loaded.onnx", model)
 
@@ -163,4 +177,6 @@ def _meta(source: Model, options: Options, model: ir.Model, pruning: PruneReport
         "pruned": "yes" if changed else "no",
         "sparsity": f"{pruning.reached:.6f}",
         "vocabularies": json.dumps(vocabularies, sort_keys=True),
-    } | ({"cache": model.metadata_props[CACHE_KEY]} if CACHE_KEY in model.metadata_props else {})
+        **({"cache": model.metadata_props[CACHE_KEY]} if CACHE_KEY in model.metadata_props else {}),
+        **routing_meta(model.metadata_props),
+    }

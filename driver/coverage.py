@@ -66,7 +66,7 @@ def coverage(source: Model, options: Options) -> Coverage:
         FlexcError: what a compilation refuses, all at once where that can be told.
     """
     machine = machine_of(options.target)
-    model = load(source, options.shapes, options.dims, cache=options.cache, states=options.states)
+    model = load(source, **options.loading)
     apply_pins(model, options.pins)
     quantised = quantise_for(model, machine, options.attention)
     kernels = plan(quantised, machine)

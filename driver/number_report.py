@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from typing import Any
 
 import onnx_ir as ir
 
+from flexc.expert_words import capacity_facts
 from flexc.frontend.codes import CODES_KEY, VIEWS
 from flexc.frontend.experts import EXPERTS_KEY
 from flexc.frontend.precision import NARROWED_KEY
+from flexc.frontend.routing import ROUTING_KEY
 from flexc.frontend.wide import WIDE_KEY
 
 
@@ -23,6 +26,7 @@ def numbers_report(quantised: ir.Model) -> dict[str, Any]:
         "values_of_16_bits": sum(WIDE_KEY in node.metadata_props for node in quantised.graph),
         "weights": dict(Counter(notes)),
         "experts": dict(Counter(experts)),
+        "routing": json.loads(quantised.metadata_props.get(ROUTING_KEY, "{}")),
     }
 
 
@@ -39,7 +43,7 @@ def number_facts(numbers: dict[str, Any]) -> list[tuple[str, str]]:
     for number, products in numbers["experts"].items():
         text = f"every row goes through all {number} experts ({products} products), and routing picks the results"
         facts.append(("experts", f"{text}: time does not depend on it"))
-    return facts
+    return facts + capacity_facts(numbers["routing"])
 
 
 def _origins(weights: dict[str, int]) -> list[str]:

@@ -6,6 +6,7 @@ from dataclasses import asdict
 from typing import Any
 
 from flexc.emulation import Cost
+from flexc.expert_words import dropped_text
 from flexc.tables import Facts, Part, Table, count, duration, energy, percent
 
 SCHEMA_VERSION = 1
@@ -13,7 +14,12 @@ PRECISION_NOTE = "absolute joules carry about a factor 2; ratios on one machine 
 
 
 def run_report(
-    cost: Cost, windows: int, outputs: list[dict[str, Any]], seconds: dict[str, float], check: dict[str, Any] | None
+    cost: Cost,
+    windows: int,
+    outputs: list[dict[str, Any]],
+    seconds: dict[str, float],
+    check: dict[str, Any] | None,
+    experts: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Return what there is to know about a run; cycles and energy are those of one window."""
     program = cost.program
@@ -36,6 +42,7 @@ def run_report(
         "instructions_issued": cost.timing.instructions,
         "layers": [asdict(layer) for layer in cost.layers],
         "outputs": outputs,
+        "experts": experts,
         "stages_s": {name: round(value, 4) for name, value in seconds.items()},
     }
     return report if check is None else report | {"check": check}
@@ -68,6 +75,8 @@ def _facts(report: dict[str, Any]) -> list[tuple[str, str]]:
     for each in report["outputs"]:
         spread = f"{each['min']:.4g} .. {each['max']:.4g}, mean {each['mean']:.4g}"
         rows.append(("output", f"{each['name']} {each['dtype']}{each['shape']}: {spread}"))
+    if report["experts"]:
+        rows.append(("experts", dropped_text(report["experts"])))
     if report["host_segments"]:
         rows.append(("host", f"{report['host_segments']} segments; their time is not in the figures, only transfers"))
     if report["stages_s"]:

@@ -19,6 +19,7 @@ import numpy.typing as npt
 from flexc.api import Program, options_of
 from flexc.compiler import Model, Options, compile_graph, machine_of
 from flexc.emulation import Arrays
+from flexc.expert_words import routing_of
 from flexc.generation import Roles, greedy, tokens_of
 from flexc.inputs import check_tokens
 from flexc.isa.errors import FlexcError, UsageError, did_you_mean
@@ -177,7 +178,7 @@ class Session:
         given = {name: array for name, array in feeds.items() if name in states}
         rest = {name: array for name, array in feeds.items() if name not in states}
         outputs = self._residence.run(program, rest, given)
-        self._note(program, self._signature.step(feeds), 0)
+        self._note(program, self._signature.step(feeds), 0, outputs)
         return outputs
 
     def _grow(self, feeds: Arrays) -> Arrays:
@@ -194,7 +195,7 @@ class Session:
         rest |= signature.padded(feeds, past + step, self._capacity)
         rest[layout["length"]] = np.array([past], np.int64)
         outputs = self._residence.grow(program, rest, given, signature.axes, past, past + step)
-        self._note(program, step, past)
+        self._note(program, step, past, outputs)
         for name, axis in layout["outputs"].items():
             outputs[name] = first(outputs[name], axis, past + step)
         return outputs
@@ -234,7 +235,8 @@ class Session:
         self._programs.move_to_end(key)
         return self._programs[key]
 
-    def _note(self, program: Program, tokens: int, past: int) -> None:
-        cost = program.cost
+    def _note(self, program: Program, tokens: int, past: int, outputs: Arrays) -> None:
+        cost, counted = program.cost, outputs.get(routing_of(program.image).get("output", ""))
         kind = "decode" if past and tokens == 1 else "prefill"
-        self.steps.append(Step(kind, tokens, past, cost.cycles, cost.time_s, cost.energy.total_pj))
+        dropped = 0 if counted is None else int(counted.sum())
+        self.steps.append(Step(kind, tokens, past, cost.cycles, cost.time_s, cost.energy.total_pj, dropped))

@@ -11,7 +11,10 @@ from flexc.tables import Table, count, duration, energy
 
 @dataclass(frozen=True)
 class Step:
-    """One run of a session: its kind, how many tokens went in, on how many before them, and what that cost."""
+    """One run of a session: its kind, how many tokens went in, on how many before them, and what that cost.
+
+    ``dropped`` are the pairs of rows and experts that were beyond a declared capacity.
+    """
 
     kind: str
     tokens: int
@@ -19,6 +22,7 @@ class Step:
     cycles: int
     time_s: float
     energy_pj: float
+    dropped: int = 0
 
     def as_kind(self, kind: str, past: int) -> Step:
         """Return the same step, said to be of another kind and on so many tokens."""
@@ -41,6 +45,7 @@ def phases(steps: Sequence[Step]) -> dict[str, dict[str, Any]]:
             "time_a_token_s": seconds / tokens if tokens else 0.0,
             "tokens_per_s": tokens / seconds if seconds else 0.0,
             "energy_a_token_pj": joules / tokens if tokens else 0.0,
+            "dropped_pairs": sum(step.dropped for step in chosen),
         }
     return found
 

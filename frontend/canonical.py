@@ -11,7 +11,7 @@ from collections.abc import Callable
 import numpy as np
 import onnx_ir as ir
 
-from . import codes, expert_einsum, experts, integer, wide
+from . import chosen, codes, expert_einsum, experts, integer, wide
 from .edit import Editor, constant_array, float_attribute, int_attribute, is_constant, shape_of
 from .recurrent import GATES, recurrent
 
@@ -216,9 +216,9 @@ RULES: dict[str, tuple[Rule, ...]] = {
         integer.numbers_instead,
         _matmul,
         experts.stacked_experts,
-        experts.chosen_experts,
+        chosen.chosen_experts,
     ),
-    "GatherND": (experts.gather_one_axis,),
+    "GatherND": (chosen.gather_one_axis,),
     "BatchNormalization": (_batch_normalization,),
     "Conv": (_conv, integer.quantised_product, integer.numbers_instead),
     "Einsum": (integer.numbers_instead, expert_einsum.chosen_einsum, _einsum),

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx_ir as ir
+
+if TYPE_CHECKING:
+    from .routing import Routings
 
 INTERN_LIMIT = 1024  # elements: equal constants up to this size become one initializer
 
@@ -56,11 +60,12 @@ def _nothing(_old: ir.Value, _new: ir.Value) -> None:
 class Editor:
     """Edits of one graph; nodes it inserts are remembered until :meth:`take_inserted`.
 
-    ``on_substitute`` is told of every value that takes the place of another.
+    ``on_substitute`` is told of every value that takes the place of another. ``routings`` is there where experts have a
+    declared capacity.
     """
 
-    def __init__(self, graph: ir.Graph) -> None:
-        self.graph = graph
+    def __init__(self, graph: ir.Graph, routings: Routings | None = None) -> None:
+        self.graph, self.routings = graph, routings
         self._interned: dict[tuple[object, ...], ir.Value] = {}
         self._inserted: list[ir.Node] = []
         self.on_substitute: Callable[[ir.Value, ir.Value], None] = _nothing

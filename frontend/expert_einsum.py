@@ -7,7 +7,8 @@ import math
 import onnx_ir as ir
 
 from .edit import Editor, shape_of
-from .experts import Site, chosen_of
+from .expert_rows import chosen_of
+from .experts import Site
 
 
 def chosen_einsum(node: ir.Node, editor: Editor) -> bool:

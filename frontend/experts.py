@@ -13,18 +13,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import onnx_ir as ir
 
-from .edit import Editor, constant_array, int_attribute, is_constant, shape_of
+from .edit import Editor, constant_array, is_constant, shape_of
 
 EXPERTS_KEY = "flexc.experts"
 """Metadata key of a product with experts' weights: of how many experts there are results."""
 
-_FLOATS = {ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16, ir.DataType.DOUBLE}
-_LEADING_VIEWS = ("Reshape", "Unsqueeze", "Squeeze", "Identity")
+FLOATS = {ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16, ir.DataType.DOUBLE}
 
 
 class Site:
@@ -63,105 +61,10 @@ class Site:
         return self.editor.constant(f"{self.node.name}.{name}", np.ascontiguousarray(array))
 
 
-@dataclass(frozen=True)
-class Chosen:
-    """Weights [E, K, N] of which ``index`` chooses one for every element of ``shape``."""
-
-    weights: np.ndarray
-    index: ir.Value
-    shape: tuple[int, ...]
-
-
-def gather_one_axis(node: ir.Node, editor: Editor) -> bool:
-    """GatherND of a constant by places along its first axis alone -> Gather."""
-    table, index = node.inputs
-    if table is None or index is None or not is_constant(table) or int_attribute(node, "batch_dims", 0):
-        return False
-    if shape_of(index)[-1:] != (1,):
-        return False
-    site = Site(node, editor)
-    places = site.reshape(index, *shape_of(index)[:-1])
-    editor.substitute(node, [site.put("Gather", table, places, attributes=[ir.AttrInt64("axis", 0)])])
-    return True
-
-
-def chosen_experts(node: ir.Node, editor: Editor) -> bool:
-    """MatMul of rows with weights chosen at run time, on either side."""
-    left, right = node.inputs
-    if left is None or right is None or min(len(shape_of(left)), len(shape_of(right))) < 2:
-        return False
-    site = Site(node, editor)
-    chosen = chosen_of(right)
-    if chosen is not None:
-        editor.substitute(node, [_pick(site, left, chosen)])
-        return True
-    chosen = chosen_of(left)
-    if chosen is None:
-        return False
-    turned = Chosen(chosen.weights.swapaxes(1, 2), chosen.index, chosen.shape)
-    result = _pick(site, site.swap(right, len(shape_of(right))), turned, shape_of(right))
-    editor.substitute(node, [site.swap(result, len(shape_of(node.outputs[0])))])
-    return True
-
-
-def chosen_of(value: ir.Value) -> Chosen | None:
-    """Return the weights that a value is a choice of, through views of its leading dimensions and a transposition."""
-    shape, swapped, rank = shape_of(value)[:-2], False, len(shape_of(value))
-    node = value.producer()
-    while node is not None and node.op_type in (*_LEADING_VIEWS, "Transpose"):
-        source = node.inputs[0]
-        if source is None or len(shape_of(source)) < 2:
-            return None
-        if node.op_type == "Transpose":
-            rank = len(shape_of(source))
-            if list(node.attributes.get_ints("perm") or ()) != [*range(rank - 2), rank - 1, rank - 2]:
-                return None
-            swapped = not swapped
-        elif shape_of(source)[-2:] != shape_of(node.outputs[0])[-2:]:
-            return None
-        node = source.producer()
-    if node is None or node.op_type != "Gather" or int_attribute(node, "axis", 0) != 0:
-        return None
-    table, index = constant_array(node.inputs[0]), node.inputs[1]
-    if table is None or table.ndim != 3 or index is None or is_constant(index):
-        return None
-    if node.inputs[0] is None or node.inputs[0].dtype not in _FLOATS:
-        return None
-    return Chosen(table.swapaxes(1, 2) if swapped else table, index, shape)
-
-
-def _pick(site: Site, left: ir.Value, chosen: Chosen, untransposed: Sequence[int] | None = None) -> ir.Value:
-    """Emit the product of every row with every expert, and pick results; ``left`` may have no shape yet."""
-    if untransposed is None:
-        *lead, m, k = shape_of(left)
-    else:
-        *lead, k, m = untransposed
-    experts, _, n = chosen.weights.shape
-    rows = math.prod(lead)
-    stacked = chosen.weights.transpose(1, 0, 2).reshape(k, experts * n)
-    weight = site.constant("experts", stacked)
-    results = site.put("MatMul", site.reshape(left, rows * m, k), weight, experts=experts)
-    if m != 1:
-        results = site.transpose(site.reshape(results, rows, m, experts, n), 0, 2, 1, 3)
-    table = site.reshape(results, rows * experts, m * n)
-    picked = site.put("Gather", table, _places(site, chosen, lead, experts), attributes=[ir.AttrInt64("axis", 0)])
-    return site.reshape(picked, *np.broadcast_shapes(tuple(lead), chosen.shape), m, n)
-
-
-def _places(site: Site, chosen: Chosen, lead: Sequence[int], experts: int) -> ir.Value:
-    """Emit row * E + index for every result, as one list; an index below 0 counts from the end, as in ONNX."""
-    index = site.put("Cast", chosen.index, attributes=[ir.AttrInt64("to", int(ir.DataType.INT64))])
-    none, all_ = (site.editor.constant("number", np.array(each, np.int64)) for each in (0, experts))
-    index = site.put("Where", site.put("Less", index, none), site.put("Add", index, all_), index)
-    first = np.arange(math.prod(lead), dtype=np.int64).reshape(tuple(lead)) * experts
-    places = site.put("Add", site.constant("first", first), site.reshape(index, *chosen.shape))
-    return site.reshape(places, math.prod(np.broadcast_shapes(tuple(lead), chosen.shape)))
-
-
 def stacked_experts(node: ir.Node, editor: Editor) -> bool:
     """MatMul with a constant stack of weights [.., E, .., K, N] -> one product with all, or one an expert."""
     left, right = node.inputs
-    if left is None or right is None or left.dtype not in _FLOATS or min(len(shape_of(v)) for v in (left, right)) < 2:
+    if left is None or right is None or left.dtype not in FLOATS or min(len(shape_of(v)) for v in (left, right)) < 2:
         return False
     site = Site(node, editor)
     if is_constant(left) and len(shape_of(left)) > 2 and not is_constant(right):

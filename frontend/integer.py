@@ -346,9 +346,9 @@ def _over_all(node: ir.Node, op: str, x: ir.Value, editor: Editor) -> ir.Value:
 
 
 def reduced(node: ir.Node, op: str, value: ir.Value, axes: Sequence[int], editor: Editor, *, keep: int = 0) -> ir.Value:
-    """Emit a reduction; from opset 18 on its axes are an input."""
+    """Emit a reduction; from opset 18 on its axes are an input, those of ReduceSum from 13 on."""
     given, attributes = [value], [ir.AttrInt64("keepdims", keep)]
-    if editor.graph.opset_imports.get("", 0) < 18:
+    if editor.graph.opset_imports.get("", 0) < (13 if op == "ReduceSum" else 18):
         attributes.append(ir.AttrInt64s("axes", list(axes)))
     else:
         given.append(editor.constant("axes", np.array(list(axes), np.int64)))

@@ -9,7 +9,7 @@ the axis along which the rows lie is followed from NonZero to the sum.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import onnx_ir as ir
@@ -18,15 +18,18 @@ from ..isa.errors import FlexcError
 from .edit import Editor, constant_array, int_attribute, shape_of
 from .experts import Site
 from .integer import reduced
+from .rewrite.site import Site as At
+from .routing import chooser
 from .rules import reduce_axes
+from .slots import Slots, Sums
 
-_ONE_BY_ONE = {
+ONE_BY_ONE = {
     "Abs", "Add", "And", "Cast", "CastLike", "Ceil", "Clip", "Cos", "Div", "Elu", "Equal", "Erf", "Exp", "Floor",
     "Gelu", "Greater", "GreaterOrEqual", "HardSigmoid", "HardSwish", "Identity", "IsNaN", "LeakyRelu", "Less",
     "LessOrEqual", "Log", "Max", "Min", "Mish", "Mod", "Mul", "Neg", "Not", "Or", "PRelu", "Pow", "Reciprocal",
     "Relu", "Round", "Sigmoid", "Sign", "Sin", "Softplus", "Sqrt", "Sub", "Swish", "Tanh", "Where",
 }  # fmt: skip
-_ALONG_LAST = {"Softmax", "LogSoftmax", "LayerNormalization", "RMSNormalization"}
+ALONG_LAST = {"Softmax", "LogSoftmax", "LayerNormalization", "RMSNormalization"}
 _SUMS = {"ReduceSum", "ReduceMean", "ReduceMax", "ReduceMin", "ReduceSumSquare", "ReduceL2"}
 #: Operands that are shapes, and operators that shapes are worked out with.
 _SHAPE_OPERANDS = {("Reshape", 1), ("Expand", 1), ("ConstantOfShape", 0), ("Slice", 1), ("Slice", 2), ("Tile", 1)}
@@ -36,11 +39,12 @@ _REMEDY = "flexc compiles static shapes: export the model without this operator"
 
 @dataclass(frozen=True)
 class _Rows:
-    """A value with one row for every element of a mask: along which axis, and whose mask."""
+    """A value with one row for every element of a mask, or for those in an expert's slots: along which axis."""
 
     axis: int
     mask: ir.Value
     origin: str
+    slots: Slots | None = None
 
 
 class Lanes:
@@ -49,7 +53,8 @@ class Lanes:
     def __init__(self, editor: Editor, where: str) -> None:
         self._editor, self._where = editor, where
         self._rows: dict[ir.Value, _Rows] = {}
-        self._masked: set[ir.Node | None] = set()  # what reads rows to add up those of the mask
+        self._sums = Sums(editor)
+        self._masked = self._sums.readers  # what reads rows to add up those of the mask
         editor.on_substitute = self._carry
 
     def __contains__(self, value: ir.Value) -> bool:
@@ -59,19 +64,43 @@ class Lanes:
         """Let a value that takes the place of another have its rows, too."""
         if old in self._rows:
             self._rows.setdefault(new, self._rows[old])
+        self._sums.carry(old, new)
 
-    def all_places(self, node: ir.Node) -> bool:
-        """Put the places of all elements in the place of a NonZero."""
+    def places(self, node: ir.Node) -> bool:
+        """Put the places of all elements in the place of a NonZero, or of those that an expert has slots for."""
         mask = node.inputs[0] if node.op_type == "NonZero" and node.domain == "" else None
         if mask is None or constant_array(mask) is not None or mask.shape is None or not shape_of(mask):
             return False
-        places = np.indices(shape_of(mask)).reshape(len(shape_of(mask)), -1)
-        constant = self._editor.constant(f"{node.name}.places", places.astype(np.int64), shared=False)
-        self._rows[constant] = _Rows(1, mask, f"node '{node.name}' (NonZero): output '{node.outputs[0].name}'")
+        origin = f"node '{node.name}' (NonZero): output '{node.outputs[0].name}'"
+        slots = self._slots(node, mask)
+        if slots is None:
+            every = np.indices(shape_of(mask)).reshape(len(shape_of(mask)), -1)
+            value = self._editor.constant(f"{node.name}.places", every.astype(np.int64), shared=False)
+        else:
+            value = slots.places
+        self._rows[value] = _Rows(1, mask, origin, slots)
         if node.outputs[0].is_graph_output():
-            raise self._refusal(self._rows[constant], node)
-        self._editor.substitute(node, [constant])
+            raise self._refusal(self._rows[value], node)
+        self._editor.substitute(node, [value])
         return True
+
+    def _slots(self, node: ir.Node, mask: ir.Value) -> Slots | None:
+        """Emit the places in the slots of the expert whose pairs a mask has; None where it has no declared capacity."""
+        routings, found = self._editor.routings, chooser(mask)
+        if routings is None:
+            return None
+        if found is None:
+            routings.leave(mask)
+            return None
+        index, expert, experts = found
+        site = At(node, self._editor)
+        routing = routings.of(site, index, experts)
+        if routing is None:
+            return None
+        coordinates = np.indices(shape_of(mask)).reshape(len(shape_of(mask)), -1).T
+        every, first = routings.rows(site, routing, coordinates), expert * routing.capacity
+        own = site.slice(every, 0, first, first + routing.capacity)
+        return Slots(routing, expert, site.op("Transpose", own, perm=[1, 0]))
 
     def follow(self, node: ir.Node) -> None:
         """Work out along which axis the rows of a node's outputs lie.
@@ -89,7 +118,7 @@ class Lanes:
         if axis is None or any(output.is_graph_output() for output in node.outputs):
             raise self._refusal(first, node)
         for output in node.outputs:
-            self._rows[output] = _Rows(axis, first.mask, first.origin)
+            self._rows[output] = replace(first, axis=axis)
 
     def _refusal(self, rows: _Rows, node: ir.Node) -> FlexcError:
         text = f"{rows.origin} has a shape that depends on run-time data, and '{node.name}' ({node.op_type}) with it"
@@ -97,7 +126,7 @@ class Lanes:
 
     def _axis(self, node: ir.Node, given: list[tuple[int, _Rows]]) -> int | None:
         op, (place, rows) = node.op_type, given[0]
-        if op in _ONE_BY_ONE:
+        if op in ONE_BY_ONE:
             return _aligned(node, given)
         if op in ("Gather", "GatherND"):
             return _gathered(node, place, rows.axis, len(given))
@@ -114,6 +143,10 @@ class Lanes:
 
         Without ``add`` a sum takes the place of what was there; ONNX then allows no place twice.
         """
+        joined = self._sums.join(node) if node.op_type == "Add" and node.domain == "" else None
+        if joined is not None:
+            self._editor.substitute(node, [joined])
+            return True
         if node.op_type not in ("ScatterND", "ScatterElements") or len(node.inputs) < 3:
             return False
         data, index, updates = node.inputs[:3]
@@ -122,13 +155,15 @@ class Lanes:
         found, other = self._rows.get(index), self._rows.get(updates)
         if found is None or other is None or node.attributes.get_string("reduction", "none") not in ("add", "none"):
             return False
-        places, mask = constant_array(index), shape_of(found.mask)
-        if found.mask is not other.mask or (found.axis, other.axis) != (0, 0) or places is None:
+        if found.mask is not other.mask or (found.axis, other.axis) != (0, 0):
             return False
-        axis = _coordinate(places, mask, shape_of(data)[0])
+        axis = _row_axis(index, found, shape_of(data)[0])
         if axis is None or shape_of(updates)[1:] != shape_of(data)[1:] or int_attribute(node, "axis", 0):
             return False
-        self._editor.substitute(node, [self._sum(node, found.mask, axis)])
+        if found.slots is None:
+            self._editor.substitute(node, [self._sum(node, found.mask, axis)])
+        else:
+            self._editor.substitute(node, [self._sums.put(node, found.slots, shape_of(found.mask), axis)])
         return True
 
     def _sum(self, node: ir.Node, mask: ir.Value, axis: int) -> ir.Value:
@@ -218,7 +253,7 @@ def _moved(node: ir.Node, axis: int) -> int | None:
         return axis + len(shape_of(out)) - rank
     if op in ("Slice", "Split"):
         return axis if shape_of(out)[axis] == shape_of(value)[axis] and _forward(node) else None
-    if op in _ALONG_LAST:
+    if op in ALONG_LAST:
         return axis if axis != rank - 1 and int_attribute(node, "axis", -1) in (-1, rank - 1) else None
     return _reduced_axis(node, axis) if op in _SUMS else None
 
@@ -241,6 +276,16 @@ def _reshaped(before: tuple[int, ...], after: tuple[int, ...], axis: int) -> int
         if size == before[axis] and math.prod(after[:place]) == math.prod(before[:axis]):
             return place
     return None
+
+
+def _row_axis(index: ir.Value, found: _Rows, rows: int) -> int | None:
+    """Return the axis of a mask, of so many rows, whose coordinates an index has; None where it has others."""
+    mask = shape_of(found.mask)
+    if found.slots is not None:
+        axis = found.slots.coordinate(index)
+        return axis if axis is not None and mask[axis] == rows else None
+    places = constant_array(index)
+    return None if places is None else _coordinate(places, mask, rows)
 
 
 def _coordinate(places: np.ndarray, mask: tuple[int, ...], rows: int) -> int | None:

@@ -33,6 +33,7 @@ def load(
     name: str = "",
     cache: int | None = None,
     states: Mapping[str, str] | None = None,
+    expert_capacity: float | None = None,
 ) -> ir.Model:
     """Read, validate and clean a model.
 
@@ -47,6 +48,7 @@ def load(
         name: what messages call the model, where that is not the source's own name.
         cache: capacity in positions that growing caches get (see ``growing.py``); None: they are bound as any input.
         states: input -> output that it becomes; pairs with telling names and one shape need not be given.
+        expert_capacity: rows that an expert works on at most, over its even share (see ``routing.py``); None: all.
 
     Raises:
         FlexcError: the file is missing, broken or not supported, or shapes are missing or wrong.
@@ -60,7 +62,7 @@ def load(
         shapes, dims = hold_caches(model, cache, shapes or {}, dims or {}, where)
     bind_shapes(model.graph, shapes or {}, where, dims)
     check_sizes(model.graph, where)
-    Simplifier(model, where).run()
+    Simplifier(model, where, expert_capacity).run()
     check_sizes(model.graph, where)
     _finish(model)
     declare_states(model.graph, states or {}, where)

@@ -19,6 +19,7 @@ from .infer import Inference, Spec, inner_nodes, reads, record
 from .lanes import Lanes
 from .precision import Precision
 from .rewrite.table import EARLY, RULES
+from .routing import Routings
 from .unroll import unroll
 
 _SAME_SHAPE_MEANS_SAME = {"Reshape", "Squeeze", "Unsqueeze", "Flatten", "Expand", "Cast", "Tile"}
@@ -32,12 +33,13 @@ class Simplifier:
     Args:
         model: functions inlined, constants lifted, graph inputs static.
         where: name of the model in error messages.
+        expert_capacity: rows of an expert over its even share; None: as many as there are.
     """
 
-    def __init__(self, model: ir.Model, where: str) -> None:
-        self._graph = model.graph
+    def __init__(self, model: ir.Model, where: str, expert_capacity: float | None = None) -> None:
+        self._model, self._graph = model, model.graph
         self._where = where
-        self._editor = Editor(model.graph)
+        self._editor = Editor(model.graph, None if expert_capacity is None else Routings(expert_capacity))
         self._inference = Inference(model.opset_imports, model.ir_version)
         self._precision = Precision(model, self._editor)
         self._lanes = Lanes(self._editor, where)
@@ -60,6 +62,17 @@ class Simplifier:
                 problems.append(problem)
                 spoilt.update(node.outputs)
         raise_all(problems)
+        self._declare_routings()
+
+    def _declare_routings(self) -> None:
+        """Finish what has to know all routings."""
+        routings = self._editor.routings
+        if routings is None:
+            return
+        spared = [self._take_over(routings.spare(node, self._editor)) for node in tuple(self._graph)]
+        if any(spared):
+            self._graph.sort()  # a table may be read before what says which pairs are dropped
+        routings.declare(self._model)
 
     def _visit(self, node: ir.Node) -> None:
         self._check_inputs(node)
@@ -73,7 +86,7 @@ class Simplifier:
         if self._replace(node, EARLY if node.domain == "" else {}):
             return
         _drop_empty(node)
-        if self._lanes.all_places(node):
+        if self._take_over(self._lanes.places(node)):
             return
         specs = self._infer(node)
         if self._take_over(self._lanes.add_up(node)):

@@ -9,6 +9,7 @@ import numpy as np
 import onnx_ir as ir
 
 from ..edit import shape_of
+from ..tracing import never_negative
 from .site import Site, SiteRule
 
 
@@ -79,10 +80,13 @@ def scatter_elements(site: Site) -> bool:
 
 def row_numbers(site: Site, indices: ir.Value, dims: Sequence[int]) -> ir.Value:
     """Return, for tuples of indices along the last axis into leading dims, the numbers of the rows they mean."""
-    sizes = np.array(dims, np.int64)
     strides = np.array([math.prod(dims[place + 1 :]) for place in range(len(dims))], np.int64)
-    negative = site.op("Less", indices, site.number(0, indices))
-    counted = site.op("Where", negative, site.op("Add", indices, site.constant(sizes)), indices)
+    counted = indices
+    if not never_negative(indices):
+        negative = site.op("Less", indices, site.number(0, indices))
+        counted = site.op("Where", negative, site.op("Add", indices, site.constant(np.array(dims, np.int64))), indices)
+    if len(dims) == 1:
+        return site.reshape(counted, shape_of(indices)[:-1])
     rows = site.op("Mul", counted, site.constant(strides))
     return site.reduce("ReduceSum", rows, [len(shape_of(indices)) - 1], keepdims=False)
 

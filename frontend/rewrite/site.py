@@ -21,7 +21,7 @@ class Site:
 
     def __init__(self, node: ir.Node, editor: Editor) -> None:
         self.node, self.editor = node, editor
-        self._count = 0
+        self.count = 0
 
     @property
     def x(self) -> ir.Value:
@@ -61,13 +61,13 @@ class Site:
 
     def op(self, op_type: str, *inputs: Given, **attributes: Attribute) -> ir.Value:
         """Insert a node with one output and return that."""
-        self._count += 1
+        self.count += 1
         values = [self.number(each) if isinstance(each, int | float) else each for each in inputs]
         return self.editor.insert(
             self.node,
             op_type,
             values,
-            suffix=f".{op_type.lower()}{self._count}",
+            suffix=f".{op_type.lower()}{self.count}",
             attributes=ir.convenience.convert_attributes(attributes),
         )
 

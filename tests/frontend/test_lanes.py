@@ -78,6 +78,13 @@ def test_rows_put_in_place(build: Build, run: Run) -> None:
         compare(model, run, choices)
 
 
+def test_sums_are_written_as_the_operator_set_has_them(build: Build, run: Run) -> None:
+    """Until 17 the axes of ReduceMax are an attribute, those of ReduceSum are not."""
+    model = expert(build, BODIES["elementwise"], put="y = ScatterND(y0, t, u)")
+    model.opset_import[0].version = 17
+    compare(model, run, np.array([1, 0, 1, 1, 0]))
+
+
 @pytest.mark.parametrize(
     "body",
     [

@@ -1,0 +1,1 @@
+../../driver/expert_words.py

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from flexc.argument_types import array_of, typed
 from flexc.budget_words import parse_budget
+from flexc.checker import CheckOptions, check_program
 from flexc.compiler import Model, Options, compile_graph
 from flexc.emulation import Arrays, Cost, Result
 from flexc.emulator.run import Executor
@@ -21,7 +23,7 @@ from flexc.isa.machine import Machine
 from flexc.isa.program import Program as Image
 from flexc.passes.pattern import NM
 from flexc.passes.pins import Pin
-from flexc.prune_options import Calibration
+from flexc.prune_options import Calibration, PruneOptions
 
 if TYPE_CHECKING:
     from flexc.verdict import Verdict
@@ -47,6 +49,7 @@ class Program:
         verifier.check(self.image)
         return Executor(self.image)
 
+    @typed("Program.save")
     def save(self, path: str | Path) -> None:
         """Write the program to a file; it appears complete or not at all.
 
@@ -55,6 +58,7 @@ class Program:
         """
         object_file.save(self.image, path)
 
+    @typed("Program.run")
     def run(self, feeds: Mapping[str, npt.ArrayLike]) -> Result:
         """Run one window, or several at once.
 
@@ -68,13 +72,14 @@ class Program:
         Raises:
             FlexcError: an input is missing, unknown, or of another shape or type; the verifier refuses the program.
         """
-        arrays = {name: np.asarray(value) for name, value in feeds.items()}
+        arrays = {name: array_of(name, value) for name, value in feeds.items()}
         single = all(arrays[each.name].ndim == len(each.shape) for each in self.image.inputs if each.name in arrays)
         given = {name: array[np.newaxis] if single else array for name, array in arrays.items()}
         outputs = self._executor.run(given)
         windows = len(next(iter(outputs.values()))) if outputs else 0
         return Result.of(_first(outputs) if single else outputs, windows, self.cost)
 
+    @typed("Program.check", CheckOptions)
     def check(self, feeds: Mapping[str, npt.ArrayLike], model: Model | None = None, **options: Any) -> Verdict:
         """Run a window, or several, and compare with onnxruntime, operation by operation and end to end.
 
@@ -86,9 +91,7 @@ class Program:
         Raises:
             FlexcError: as for :meth:`run`; or the program holds no reference to compare with.
         """
-        from flexc.checker import CheckOptions, check_program
-
-        arrays = {name: np.asarray(value) for name, value in feeds.items()}
+        arrays = {name: array_of(name, value) for name, value in feeds.items()}
         return check_program(self.image, _windows(arrays, self.image), CheckOptions(model=model, **options))
 
 
@@ -105,6 +108,7 @@ def _windows(arrays: Arrays, image: Image) -> list[Arrays]:
     return [{name: array[index] for name, array in arrays.items()} for index in range(count)]
 
 
+@typed("flexc.compile", PruneOptions)
 def compile_model(
     path_or_model: Model,
     target: str | Path | Machine = "edge",
@@ -189,6 +193,7 @@ def options_of(
     )
 
 
+@typed("flexc.load")
 def load(path: str | Path) -> Program:
     """Read a program file.
 

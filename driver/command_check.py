@@ -11,7 +11,7 @@ from typing import Any
 from flexc.command_compile import placement_of
 from flexc.compiler import Options
 from flexc.coverage import Coverage, coverage, engine_words
-from flexc.tables import Facts, Part, Table, count, show
+from flexc.tables import Facts, Part, Table, count, counted, show
 
 
 def run(arguments: Namespace) -> int:
@@ -38,7 +38,7 @@ def check_report(model: str, found: Coverage) -> dict[str, Any]:
 def check_parts(model: str, found: Coverage, *, nodes: bool) -> list[Part]:
     """Return it as facts and tables: a line an operator and engine, or a line a node."""
     engines = ", ".join(f"{count(number)} {engine_words(name)}" for name, number in found.engines.items())
-    verdict = f"{len(found.on_host)} nodes run on the host" if found.on_host else "the machine runs all of it"
+    verdict = f"{counted(len(found.on_host), 'node')} on the host" if found.on_host else "the machine runs all of it"
     parts: list[Part] = [Facts([("model", model), ("target", found.target), ("nodes", engines), ("verdict", verdict)])]
     if nodes:
         rows = [(row.node, row.op, row.engine, row.reason) for row in found.nodes]

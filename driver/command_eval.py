@@ -20,7 +20,7 @@ from flexc.passes.calibrate import input_specs
 from flexc.progress import Bar
 from flexc.scores import Score, Task, task_of
 from flexc.stages import Stages
-from flexc.tables import Facts, Part, Table, percent, show
+from flexc.tables import Facts, Part, Table, counted, percent, show
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -118,7 +118,7 @@ def _report(
 def _parts(report: dict[str, Any]) -> list[Part]:
     facts = [
         ("data", ", ".join(report["data"])),
-        ("measured", f"{_TITLES[report['metric']]} on {report['windows']} windows"),
+        ("measured", f"{_TITLES[report['metric']]} on {counted(report['windows'], 'window')}"),
         ("took", f"{sum(report['stages_s'].values()):.1f} s"),
     ]
     columns = {

@@ -14,6 +14,7 @@ from flexc.frontend.experts import EXPERTS_KEY
 from flexc.frontend.precision import NARROWED_KEY
 from flexc.frontend.routing import ROUTING_KEY
 from flexc.frontend.wide import WIDE_KEY
+from flexc.tables import counted
 
 
 def numbers_report(quantised: ir.Model) -> dict[str, Any]:
@@ -41,7 +42,8 @@ def number_facts(numbers: dict[str, Any]) -> list[tuple[str, str]]:
         text = f"{wide} {'value has' if wide == 1 else 'values have'} codes of 16 bits, held exactly in float32"
         facts.append(("16 bits", f"{text}; what the array reads of them is quantised anew to INT8"))
     for number, products in numbers["experts"].items():
-        text = f"every row goes through all {number} experts ({products} products), and routing picks the results"
+        many = counted(products, "product")
+        text = f"every row goes through all {number} experts ({many}), and routing picks the results"
         facts.append(("experts", f"{text}: time does not depend on it"))
     return facts + capacity_facts(numbers["routing"])
 
@@ -56,7 +58,7 @@ def _origins(weights: dict[str, int]) -> list[str]:
     if anew:
         parts.append(f"{anew} {_were(anew)} quantised in a way the array has not, and anew to INT8")
     if tables:
-        parts.append(f"{tables} {'table' if tables == 1 else 'tables'} {_were(tables)} dequantised")
+        parts.append(f"{counted(tables, 'table')} {_were(tables)} dequantised")
     return parts
 
 

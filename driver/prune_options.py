@@ -107,10 +107,12 @@ def parse_m_set(text: str) -> tuple[int, ...]:
         UsageError: something else, or a block length that no pattern may have.
     """
     parts = [part.strip() for part in text.split(",")]
-    wrong = [part for part in parts if not part.isdecimal() or int(part) not in BLOCKS]
-    if wrong:
-        raise UsageError(f"'{wrong[0]}' is no block length", remedy=f"choose among {', '.join(map(str, BLOCKS))}")
+    raise_all([_no_block(part) for part in parts if not part.isdecimal() or int(part) not in BLOCKS])
     return tuple(sorted({int(part) for part in parts}))
+
+
+def _no_block(given: object) -> UsageError:
+    return UsageError(f"'{given}' is no block length", remedy=f"choose among {', '.join(map(str, BLOCKS))}")
 
 
 def check_prune_usage(options: PruneOptions, flag: str = "--prune") -> None:
@@ -130,6 +132,7 @@ def check_prune_usage(options: PruneOptions, flag: str = "--prune") -> None:
         problems.append(UsageError(f"--samples {options.samples}: at least one calibration window is needed"))
     if not options.hyper_m > 0:
         problems.append(UsageError(f"--hyper-m {options.hyper_m:g}: it must be above 0"))
+    problems += [_no_block(m) for m in options.m_set if m not in BLOCKS]
     raise_all([*problems, *_unheeded(method, flag, options)])
 
 
@@ -178,6 +181,10 @@ def _unheeded(method: Method | None, flag: str, options: PruneOptions) -> list[U
             problems.append(UsageError(f"{_WORDS[name]} says how to prune, but not by which method", remedy=able))
         elif not method.heeds(name) and name not in ("calib", "samples"):
             problems.append(UsageError(f"{flag} {method.name} takes no {_WORDS[name]}", remedy=f"these do: {able}"))
+    if options.selection is not None:
+        for word in (_WORDS[name] for name in ("m_set", "metric", "effort", "hyper_m") if name in given):
+            text = f"{word} changes nothing: --selection holds the patterns"
+            problems.append(UsageError(text, remedy="leave it out, or let the method choose"))
     if "m_set" in given and options.nm is not None:
         problems.append(UsageError("--nm and --m-set exclude each other", remedy="give one of them"))
     return problems

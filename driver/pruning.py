@@ -31,6 +31,7 @@ from flexc.progress import Bar
 from flexc.prune_options import Calibration, PruneOptions
 from flexc.selection_file import load_selection
 from flexc.stages import Stages
+from flexc.tables import counted
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -77,6 +78,7 @@ def prune_model(
     with stages.stage("calibrate"):
         feeds, warnings = _feeds(model, method, options)
         statistics = calibrate(model, feeds, options.samples) if feeds is not None else None
+        warnings += _blind(feeds, statistics)
     request = _request(model, method, options, machine, replace(request, feeds=feeds, statistics=statistics))
     permuted = 0
     if options.permute == "free":
@@ -135,8 +137,10 @@ def _permute(model: ir.Model, request: Request) -> tuple[Request, int]:
     return replace(request, statistics=statistics), count
 
 
+_REAL_DATA = "give data such as the model will meet"
+
 RANDOM_INPUTS = (
-    "no calibration data: {windows} windows of random inputs stand in for them, and accuracy suffers; "
+    "no calibration data: {windows} of random inputs stand in for them, and accuracy suffers; "
     "give real ones with --calib FILE.npy"
 )
 
@@ -149,9 +153,26 @@ def _feeds(model: ir.Model, method: Method, options: PruneOptions) -> tuple[Feed
     specs = input_specs(model)
     if options.calib is None:
         feeds = random_feeds(specs, options.samples, seed=0)
-        return feeds, (RANDOM_INPUTS.format(windows=len(feeds)),)
+        return feeds, (RANDOM_INPUTS.format(windows=counted(len(feeds), "window")),)
     feeds = options.calib if isinstance(options.calib, Feeds) else windows(specs, _files(options.calib))
     return feeds.first(options.samples), ()
+
+
+def _blind(feeds: Feeds | None, statistics: Statistics | None) -> tuple[str, ...]:
+    """Return a warning where some linears see only zeros, of which no method learns anything.
+
+    Raises:
+        FlexcError: all data are zero, or all linears see only zeros.
+    """
+    if feeds is None or statistics is None or not statistics.square_sums:
+        return ()
+    blind = [name for name, sums in statistics.square_sums.items() if not sums.any()]
+    if len(blind) == len(statistics.square_sums) or not any(array.any() for feed in feeds for array in feed.values()):
+        raise FlexcError("the calibration data are all zeros: no weight can be told from another", remedy=_REAL_DATA)
+    if not blind:
+        return ()
+    many = counted(len(blind), "linear")
+    return (f"{many} of {len(statistics.square_sums)} read only zeros in the calibration data, first '{blind[0]}'",)
 
 
 def _files(calib: Calibration) -> Path | Mapping[str, Path | str]:

@@ -13,7 +13,7 @@ from flexc.number_report import number_facts, numbers_report
 from flexc.passes.pattern import NM
 from flexc.passes.prune import NM_KEY
 from flexc.run_report import machine_words
-from flexc.tables import Facts, Part, Table, count, duration, energy, percent, plain, size
+from flexc.tables import Facts, Part, Table, count, counted, duration, energy, percent, plain, size
 
 SCHEMA_VERSION = 1
 
@@ -153,13 +153,14 @@ def plain_report(report: dict[str, Any]) -> str:
 def _facts(report: dict[str, Any]) -> list[tuple[str, str]]:
     sizes, segments = report["bytes"], report["host_segments"]
     engines = ", ".join(f"{count(number)} {engine_words(name)}" for name, number in report["nodes_by_engine"].items())
+    on_host = counted(sum(each["nodes"] for each in segments), "node")
     reference = f" + {size(sizes['reference_bytes'])} reference graphs for --check" if sizes["reference_bytes"] else ""
     rows = [
         ("model", report["model"]),
         ("target", machine_words(report)),
         ("pruning", _pruning_text(report["prune"])),
         ("nodes", engines),
-        ("host segments", f"{len(segments)} ({sum(each['nodes'] for each in segments)} nodes)" if segments else "none"),
+        ("host segments", f"{len(segments)} ({on_host})" if segments else "none"),
         *number_facts(report["numbers"]),
         *_activation_products(report["activation_products"]),
         ("padding", _padding_text(report["layers"])),

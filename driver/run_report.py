@@ -7,7 +7,7 @@ from typing import Any
 
 from flexc.emulation import Cost
 from flexc.expert_words import dropped_text
-from flexc.tables import Facts, Part, Table, count, duration, energy, percent
+from flexc.tables import Facts, Part, Table, count, counted, duration, energy, percent
 
 SCHEMA_VERSION = 1
 PRECISION_NOTE = "absolute joules carry about a factor 2; ratios on one machine about 20 %"
@@ -78,7 +78,8 @@ def _facts(report: dict[str, Any]) -> list[tuple[str, str]]:
     if report["experts"]:
         rows.append(("experts", dropped_text(report["experts"])))
     if report["host_segments"]:
-        rows.append(("host", f"{report['host_segments']} segments; their time is not in the figures, only transfers"))
+        many = counted(report["host_segments"], "segment")
+        rows.append(("host", f"{many}; their time is not in the figures, only transfers"))
     if report["stages_s"]:
         rows.append(("took", ", ".join(f"{name} {seconds:.1f} s" for name, seconds in report["stages_s"].items())))
     return rows

@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from flexc.api import Program, options_of
+from flexc.api import Program, compile_model, options_of
+from flexc.argument_types import typed
 from flexc.compiler import Model, Options, compile_graph, machine_of
 from flexc.emulation import Arrays
 from flexc.expert_words import routing_of
@@ -24,6 +25,7 @@ from flexc.generation import Roles, greedy, tokens_of
 from flexc.inputs import check_tokens
 from flexc.isa.errors import FlexcError, UsageError, did_you_mean
 from flexc.isa.machine import Machine
+from flexc.prune_options import PruneOptions
 from flexc.residence import Residence, first
 from flexc.signature import NodeArg, read_signature
 from flexc.step_costs import Step
@@ -57,6 +59,7 @@ class Session:
         FlexcError: a model that cannot be read.
     """
 
+    @typed("flexc.Session", compile_model, PruneOptions)
     def __init__(
         self, model: Model, target: str | Path | Machine = "edge", *, cache: int | None = None, **options: Any
     ) -> None:
@@ -98,6 +101,7 @@ class Session:
         """Positions that growing caches have room for at present; None for a model that has none."""
         return self._capacity if self._signature.caches else None
 
+    @typed("Session.run")
     def run(
         self, output_names: Sequence[str] | None, input_feed: Mapping[str, npt.ArrayLike], run_options: object = None
     ) -> list[npt.NDArray[Any]]:
@@ -121,6 +125,7 @@ class Session:
         outputs = self._grow(feeds) if self._signature.caches else self._plain(feeds)
         return [outputs[name] for name in output_names or names]
 
+    @typed("Session.generate")
     def generate(
         self,
         tokens: npt.ArrayLike,

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
+from flexc.argument_types import array_of
 from flexc.compiler import Model
 from flexc.emulation import Arrays
 from flexc.frontend.caches import find_caches, long_dims
@@ -51,7 +52,7 @@ class Signature:
             FlexcError: all that does not fit.
         """
         arguments = {each.name: each for each in self.inputs}
-        arrays = {name: np.asarray(value) for name, value in feed.items()}
+        arrays = {name: array_of(name, value) for name, value in feed.items()}
         raise_all([problem for name, array in arrays.items() if (problem := _misfit(name, array, arguments))])
         return arrays
 

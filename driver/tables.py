@@ -98,6 +98,11 @@ def count(number: float) -> str:
     return f"{round(number):,}".replace(",", " ")
 
 
+def counted(number: int, noun: str) -> str:
+    """Return so many things: 1 window, 2 windows."""
+    return f"{count(number)} {noun}{'' if number == 1 else 's'}"
+
+
 def size(bytes_: float) -> str:
     """Return a size: 26.2 MB (10^6 bytes)."""
     for unit, factor in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6), ("KB", 1e3)):

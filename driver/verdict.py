@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from flexc.tables import Facts, Part, Table, count
+from flexc.tables import Facts, Part, Table, count, counted
 
 LEAST_COSINE = 0.98
 """End to end, against the fp32 graph after pruning: INT8 with a scale a token keeps 0.99 and more on trained models; a
@@ -140,9 +140,15 @@ class Verdict:
                 "windows",
                 f"{self.windows} compared operation by operation with onnxruntime on the emulator's own values",
             ),
-            ("array", f"{count(self.array_ops)} products, {count(self.array_mismatches)} int32 sums differ"),
-            ("vector", f"{count(self.vector_ops)} values, {count(self.vector_mismatches)} elements beyond their bound"),
-            ("other", f"{count(self.other_ops)} values moved or from the host, {count(self.other_mismatches)} differ"),
+            ("array", f"{counted(self.array_ops, 'product')}, {count(self.array_mismatches)} int32 sums differ"),
+            (
+                "vector",
+                f"{counted(self.vector_ops, 'value')}, {count(self.vector_mismatches)} elements beyond their bound",
+            ),
+            (
+                "other",
+                f"{counted(self.other_ops, 'value')} moved or from the host, {count(self.other_mismatches)} differ",
+            ),
         ]
         if self.reference:
             rows.append(("fp32 graph", f"{_closeness(self.reference)}; cosine must be {LEAST_COSINE} or more"))
@@ -185,8 +191,9 @@ def _near(closeness: Closeness | None) -> bool:
 
 
 def _closeness(closeness: Closeness) -> str:
+    many = counted(closeness.windows, "window")
     if closeness.degenerate:
-        return f"{closeness.windows} windows: no float output of more than {DEGENERATE:g}, so no direction to compare"
+        return f"{many}: no float output of more than {DEGENERATE:g}, so no direction to compare"
     top = "" if closeness.top1_agreement is None else f", top-1 agreement {100 * closeness.top1_agreement:.2f} %"
     near = f"cosine {closeness.cosine:.6f}, relative error {closeness.relative_error:.4f}"
-    return f"{closeness.windows} windows: {near}{top}"
+    return f"{many}: {near}{top}"

@@ -288,6 +288,42 @@ def test_bad_data_are_refused(flexc: Call, mlp: Path, tmp_path: Path) -> None:
         assert set(tmp_path.iterdir()) == before
 
 
+def test_data_that_tell_nothing_are_refused_or_said(flexc: Call, mlp: Path, tmp_path: Path) -> None:
+    np.save(tmp_path / "zeros.npy", np.zeros((4, 1, 3, 37), np.float32))
+    words = ["prune", mlp, "-o", tmp_path / "p.onnx", "--method", "wanda", "--nm", "2:4"]
+    done = flexc(*words, "--calib", tmp_path / "zeros.npy")
+    assert done.code == 1
+    assert "the calibration data are all zeros" in done.err
+    assert not (tmp_path / "p.onnx").exists()
+    dead = mlp_of(mlp, bias=-1e6)
+    np.save(tmp_path / "x.npy", np.random.default_rng(0).standard_normal((4, 1, 3, 37)).astype(np.float32))
+    done = flexc(*["prune", dead, *words[2:]], "--calib", tmp_path / "x.npy")
+    assert done.code == 0
+    assert "1 linear of 2 read only zeros in the calibration data, first 'second'" in done.out
+
+
+def mlp_of(mlp: Path, bias: float) -> Path:
+    """Return the small MLP with another first bias: far below 0, nothing gets through its Relu."""
+    proto = onnx.load(mlp)
+    for tensor in proto.graph.initializer:
+        if tensor.name == "b1":
+            tensor.CopyFrom(numpy_helper.from_array(np.full(40, bias, np.float32), "b1"))
+    path = mlp.with_name("dead.onnx")
+    onnx.save(proto, path)
+    return path
+
+
+@pytest.mark.parametrize("words", [["--effort", "full"], ["--m-set", "4"], ["--metric", "output"]])
+def test_what_would_choose_patterns_is_refused_beside_a_selection(
+    words: list[str], flexc: Call, mlp: Path, tmp_path: Path
+) -> None:
+    selection = tmp_path / "s.json"
+    selection.write_text(json.dumps({"format": "flexc selection", "linears": {}}))
+    done = flexc("prune", mlp, "-o", tmp_path / "p.onnx", "--selection", selection, *words)
+    assert done.code == 2
+    assert f"{words[0]} changes nothing: --selection holds the patterns" in done.err
+
+
 def test_a_model_without_linears_is_refused(flexc: Call, tmp_path: Path) -> None:
     x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, [2, 3]) for name in "xy")
     graph = helper.make_graph([helper.make_node("Relu", ["x"], ["y"], name="relu")], "none", [x], [y])

@@ -1,0 +1,1 @@
+../../driver/argument_types.py

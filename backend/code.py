@@ -7,10 +7,11 @@ from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 from ..isa.fields import Value
-from ..isa.instruction import LEVELS
+from ..isa.instruction import LEVELS, Operands
 from ..isa.machine import Machine
 from ..isa.program import Op, Tap, Tile
 from ..isa.streams import DTYPES, Step, Stream
+from ..isa.table import BY_MNEMONIC
 from ..passes.layout import aligned
 from .units import Line, Unit, register_count
 from .views import Storage
@@ -108,6 +109,12 @@ def leaves(tree: Sequence[Pending | Block]) -> Iterator[Pending]:
             yield item
         else:
             yield from leaves(item.body)
+
+
+def busy(pending: Pending, machine: Machine) -> int:
+    """Return the cycles that an instruction keeps its engine busy."""
+    rule = BY_MNEMONIC[pending.mnemonic].duration
+    return 0 if rule is None else rule(Operands(machine, pending.values, pending.streams)).busy
 
 
 class Semaphores:

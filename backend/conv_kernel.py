@@ -20,14 +20,17 @@ from ..isa.streams import Step
 from ..passes.mapping import LinearShape, choose
 from ..passes.partition import Kernel
 from ..passes.pattern import NM, detect
+from ..passes.tail_cost import TailCost
 from .code import Block, Builder, DoesNotFit, Loop, Pending, nest, window
 from .context import Context, array_of
 from .image import Sliding, as_images, as_value, border_copies, bordered
 from .linear_body import Job, LinearBody, Result
-from .linear_kernel import CellAllocator, Chain, PlannedBox, output_taps, pattern_of, plan_boxes
+from .linear_kernel import CellAllocator, Chain, PlannedBox, boxes_cycles, output_taps, pattern_of, plan_boxes, results
 from .linear_weights import Floats, Weights
 from .moves import Copy, CopyKernel
 from .pack import Codes
+from .tail_code import TailRun
+from .tail_kernel import TailKernel
 from .views import View
 
 Tree = list[Pending | Block]
@@ -47,7 +50,7 @@ class ConvKernel:
     """ConvInteger with a constant weight: the same code for every image of a batch, each with a scale of its own."""
 
     def __init__(self, kernel: Kernel, context: Context, cells: CellAllocator) -> None:
-        self.chain = Chain.of(kernel)
+        self.chain, self.machine = Chain.of(kernel), context.machine
         product = self.chain.product
         self.name = str(product.name)
         weight = shape_of(self.chain.weight)
@@ -56,6 +59,7 @@ class ConvKernel:
         self.images = self._plan_images(context)
         self.scale = context.view(self.chain.column) if self.chain.column is not None else None
         self.groups = product.attributes.get_int("group", 1)
+        self.tail = self._plan_tail(kernel, context)
         self.parts, self.shape = self._cut(context)
         self.boxes = plan_boxes(self.shape, self.parts.count, self._weights(), context, cells, self.name)
         self.result = self._plan_output(context)
@@ -82,10 +86,35 @@ class ConvKernel:
             parts = Parts(count, size, channels // count, filters // count)
             k = self.sliding.kernel[0] * self.sliding.kernel[1] * parts.channels
             rows = self.sliding.out[0] * self.sliding.out[1]
-            shape = LinearShape(rows, k, parts.columns, self._pattern(parts), self.sliding.out[1], count > 1)
+            cost = self._tail_cost(parts)
+            shape = LinearShape(rows, k, parts.columns, self._pattern(parts), self.sliding.out[1], count > 1, tail=cost)
             if choose(shape, context.machine) is not None:
                 return parts, shape
         raise DoesNotFit(f"{shape.k} x {shape.n} cannot be mapped")
+
+    def _plan_tail(self, kernel: Kernel, context: Context) -> TailKernel | None:
+        if kernel.tail is None:
+            return None
+        images = self._results()
+        pixels, channels = images.shape[1] * images.shape[2], images.shape[3]
+        view = as_value(images, shape_of(self.chain.output))
+        return TailKernel(kernel, context, view, pixels, 4 * channels)
+
+    def _results(self) -> View:
+        """Return the results as a tail sees them."""
+        filters = shape_of(self.chain.weight)[0]
+        return results(self.chain, (self.images.shape[0], *self.sliding.out, filters))
+
+    def _tail_cost(self, parts: Parts) -> TailCost | None:
+        if self.tail is None:
+            return None
+        if self.tail.tail.whole and parts.count > 1:
+            raise DoesNotFit("whole rows of a convolution in parts")
+        return self.tail.cost(parts.columns)
+
+    def cycles(self) -> int:
+        """Return about how many cycles the kernel takes."""
+        return boxes_cycles(self.boxes, self.machine, self.images.shape[0] * self.parts.count)
 
     def _pattern(self, parts: Parts) -> NM:
         if parts.groups == 1:
@@ -116,6 +145,8 @@ class ConvKernel:
 
     def _plan_output(self, context: Context) -> View:
         value = self.chain.output
+        if self.tail is not None:
+            return self._results()
         height, width = self.sliding.out
         padded = max(box.mapping.n_padded for box in self.boxes) * self.parts.count
         count, size = self.images.shape[0], 4 * height * width * padded
@@ -128,7 +159,7 @@ class ConvKernel:
 
     def emit(self, builder: Builder) -> None:
         """Write the kernel's code, one box of rows after the other."""
-        CopyKernel(self.copies).emit(builder)
+        CopyKernel([*self.copies, *([] if self.tail is None else self.tail.copied.values())]).emit(builder)
         for image in range(self.images.shape[0]):
             for box in self.boxes:
                 builder.begin_kernel()
@@ -145,7 +176,19 @@ class ConvKernel:
         result = Result("dram", address, pitch, 4 * self.parts.columns, taps, elements, self.chain.dtype)
         scales = window("dram", "f32", self.scale.address + 4 * image, (1, 1)) if self.scale is not None else None
         parts, weights = self.parts.count, box.weights.address
-        return Job(box.mapping, box.blocks, parts, box.start, weights, result, scales, (0, 0), box.unit, fetch)
+        tail = self._tail_run(image, box.start)
+        return Job(
+            box.mapping, box.blocks, parts, box.start, weights, result, scales, (0, 0), box.unit, fetch, tail=tail
+        )
+
+    def _tail_run(self, image: int, start: int) -> TailRun | None:
+        if self.tail is None:
+            return None
+        layout = self.tail.layout
+        still = (0,) * len(layout.row)
+        at = tuple(image * stride for (stride,) in self.tail.by_batch((self.images.shape[0],)))
+        part = tuple(self.parts.columns * stride for stride in layout.inner[0][1]) if self.parts.count > 1 else still
+        return TailRun(self.tail, part, at).starting(start)
 
     def _taps(self, image: int, start: int) -> tuple[Tap, ...]:
         pixels = self.sliding.out[0] * self.sliding.out[1]

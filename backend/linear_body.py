@@ -16,6 +16,7 @@ from ..passes.layout import aligned
 from ..passes.mapping import Mapping, Run, groups_of
 from .boxes import ring
 from .code import Block, Builder, Loop, Pending, Semaphores, nest, window
+from .tail_code import TailCode, TailRun
 
 Tree = list[Pending | Block]
 
@@ -62,6 +63,7 @@ class Job:
     #: The first column, and the first of the matrices that the parts are, where they do not lie side by side.
     column: int = 0
     matrix: int | None = None
+    tail: TailRun | None = None
 
 
 class LinearBody:
@@ -89,7 +91,16 @@ class LinearBody:
         self.rows_at = builder.buffer(job.mapping.resident_rows * job.mapping.k_padded, job.row_slots)
         self.sx_at = builder.buffer(4 * job.mapping.resident_rows, job.row_slots)
         self.weights_at, self.scales_at = self._weight_slots()
-        self.results_at = builder.buffer(4 * job.mapping.vectors * job.mapping.columns, job.mapping.out_slots)
+        self.results_at = self._room_for_results()
+        self.tail = None if job.tail is None else TailCode(job.tail, mapping, builder, self.outer, self.results_at)
+
+    def _room_for_results(self) -> int:
+        """Return the address of slots for pieces of results, or of what a tail works on."""
+        mapping, tail = self.mapping, self.job.tail
+        if tail is None:
+            return self.builder.buffer(4 * mapping.vectors * mapping.columns, mapping.out_slots)
+        vectors, columns = tail.extent(mapping)
+        return self.builder.buffer(4 * vectors * columns)
 
     def _weight_slots(self) -> tuple[int, int]:
         mapping = self.mapping
@@ -109,6 +120,8 @@ class LinearBody:
             group += self._pieces(run)
         group += self._release_group()
         body += nest([self.group], group)
+        if self.tail is not None:
+            body = [*self.tail.early, *body, *self.tail.block]
         slots = self.job.row_slots
         body += [_sync("array").post(_empty("rows", slots)), _sync("vector").post(_empty("sums", slots))]
         self.builder.write(nest([self.part, self.block], body))
@@ -206,14 +219,15 @@ class LinearBody:
         piece = Loop(run.count, self.piece.level).over(
             "piece", "vectors of the block", run.size, step=run.step, start=run.start, limit=mapping.resident_rows
         )
-        code: Tree = [_sync("array").wait(_empty("acc", mapping.acc_slots))]
+        loads, rest = self.tail.piece(run, piece) if self.tail is not None else ([], [])
+        code: Tree = [*loads, _sync("array").wait(_empty("acc", mapping.acc_slots))]
         code += nest([self.step], self._step(run, piece))
         acc = self._acc(run, piece, 0, mapping.columns)
         for other in range(1, mapping.slices):
             code.append(Pending("accum", {"dst": acc, "src": self._acc(run, piece, other, mapping.columns)}))
         code.append(_sync("array").post(Semaphores.ACC_FULL))
         code += self._finish(run, piece, acc)
-        return nest([piece], code)
+        return nest([piece], [*code, *rest])
 
     def _acc(self, run: Run, piece: Loop, slice_: int, columns: int) -> Stream:
         mapping = self.mapping
@@ -297,6 +311,8 @@ class LinearBody:
     def _finish(self, run: Run, piece: Loop, acc: Stream) -> Tree:
         """Return the code that dequantises a piece of results, or stores its sums, and takes it away."""
         mapping, result = self.mapping, self.job.result
+        if self.job.tail is not None:
+            return [self._kept(run, piece, acc, self.job.tail)]
         size, width = aligned(4 * mapping.vectors * mapping.columns), mapping.width
         turns = self._turns([*self.outer, piece], size, mapping.out_slots)
         held = window("buf", result.dtype, self.results_at, (run.size, width), None, turns)
@@ -310,6 +326,17 @@ class LinearBody:
         target = window(result.space, result.dtype, base, (run.size, width), (result.row_pitch, 4), moves)
         out = Pending("copy", {"dst": target, "src": held}, {"channel": 1})
         return [made, out.wait(Semaphores.OUT_FULL).post(_empty("out", mapping.out_slots))]
+
+    def _kept(self, run: Run, piece: Loop, acc: Stream, tail: TailRun) -> Pending:
+        """Return the instruction that dequantises a piece of results to where the tail works on it."""
+        mapping = self.mapping
+        _, columns = tail.extent(mapping)
+        steps = self.group.step(4 * mapping.columns) + piece.step(run.step * 4 * columns) if tail.whole else []
+        base = self.results_at + (run.start * 4 * columns if tail.whole else 0)
+        held = window("buf", "f32", base, (run.size, mapping.width), (4 * columns, 4), steps)
+        made = self._made(run, piece, replace(acc, cols=mapping.width), held)
+        made.taps += [self._tap(tap, run, piece) for tap in self.job.result.taps]
+        return made.wait(Semaphores.ACC_FULL).post(_empty("acc", mapping.acc_slots))
 
     def _made(self, run: Run, piece: Loop, acc: Stream, held: Stream) -> Pending:
         """Return the instruction that makes a piece of results of its sums."""

@@ -15,17 +15,20 @@ from ..isa.errors import FlexcError
 from ..isa.machine import Machine
 from ..isa.program import Tap
 from ..isa.streams import Step
+from ..passes.estimate import estimate
 from ..passes.layout import aligned
-from ..passes.mapping import LinearShape, Mapping, choose
+from ..passes.mapping import LinearShape, Mapping, choose, groups_of
 from ..passes.partition import Kernel
 from ..passes.pattern import DENSE, NM
 from ..passes.prune import NM_KEY
-from .code import Block, Builder, Loop, Pending, window
+from .code import Block, Builder, DoesNotFit, Loop, Pending, window
 from .context import Context, array_of, machine_dtype
 from .linear_body import Job, LinearBody, Result, groups_code
 from .linear_weights import Floats, Weights
 from .moves import Copy, CopyKernel
 from .pack import Codes
+from .tail_code import TailRun, copies_of
+from .tail_kernel import TailKernel
 from .views import Storage, View
 
 Tree = list[Pending | Block]
@@ -51,7 +54,7 @@ class Chain:
     @classmethod
     def of(cls, kernel: Kernel) -> Chain:
         """Read the chain off a kernel made by ``linear_chain``."""
-        nodes = kernel.nodes
+        nodes = kernel.chain
         product = nodes[0]
         source, weight = product.inputs[0], product.inputs[1]
         assert source is not None
@@ -119,6 +122,8 @@ def row_boxes(shape: LinearShape, machine: Machine, where: str) -> Iterator[tupl
     start = 0
     while start < shape.rows:
         mapping = choose(replace(shape, rows=shape.rows - start), machine)
+        if mapping is None and shape.tail is not None:
+            raise DoesNotFit(f"{where} with the row work after it")
         if mapping is None:
             raise FlexcError(
                 f"{shape.k} x {shape.n} at {shape.pattern} does not fit machine '{machine.name}'",
@@ -159,6 +164,21 @@ def plan_boxes(
     return planned
 
 
+def boxes_cycles(boxes: Sequence[PlannedBox], machine: Machine, times: int = 1) -> int:
+    """Return about how many cycles all boxes take, with ``times`` as many vectors each."""
+    total = 0
+    for box in boxes:
+        rows = times * box.blocks * box.mapping.resident_rows
+        every = replace(box.mapping, shape=replace(box.mapping.shape, rows=rows))
+        total += estimate(every, groups_of(every, machine), machine)
+    return total
+
+
+def results(chain: Chain, shape: tuple[int, ...]) -> View:
+    """Return the view of an array kernel's results as its tail sees them: all of them, though few are there at once."""
+    return View.dense(Storage(f"{chain.product.name}/results", "buf", 0), chain.dtype, shape)
+
+
 def _same_image(a: Mapping, b: Mapping) -> bool:
     return (a.pattern, a.blocks, a.steps, a.slices, a.macros, a.col_groups) == (
         b.pattern,
@@ -174,14 +194,16 @@ class LinearKernel:
     """MatMulInteger with a constant weight."""
 
     def __init__(self, kernel: Kernel, context: Context, cells: CellAllocator) -> None:
-        self.chain = Chain.of(kernel)
+        self.chain, self.machine = Chain.of(kernel), context.machine
         self.name = str(self.chain.product.name)
         rows = math.prod(shape_of(self.chain.source)[:-1])
         k, n = shape_of(self.chain.weight)
         self.copies: list[Copy] = []
         self.source = self._plan_source(rows, k, context)
         self.scales = context.view(self.chain.column) if self.chain.column is not None else None
-        self.shape = LinearShape(rows, k, n, pattern_of(self.chain.product))
+        self.tail = self._plan_tail(kernel, rows, n, context)
+        cost = None if self.tail is None else self.tail.kernel.cost(n)
+        self.shape = LinearShape(rows, k, n, pattern_of(self.chain.product), tail=cost)
         self.boxes = plan_boxes(self.shape, 1, self._weights(), context, cells, self.name)
         self.result = self._plan_output(context)
 
@@ -198,6 +220,17 @@ class LinearKernel:
         assert flat is not None, "what has no gaps has every shape"
         return flat
 
+    def _plan_tail(self, kernel: Kernel, rows: int, n: int, context: Context) -> TailRun | None:
+        if kernel.tail is None:
+            return None
+        view = results(self.chain, (rows, n)).reshape(shape_of(self.chain.output))
+        assert view is not None
+        return TailRun.of(TailKernel(kernel, context, view, rows, 4 * n))
+
+    def cycles(self) -> int:
+        """Return about how many cycles the kernel takes."""
+        return boxes_cycles(self.boxes, self.machine)
+
     def _weights(self) -> Weights:
         chain = self.chain
 
@@ -213,6 +246,8 @@ class LinearKernel:
 
     def _plan_output(self, context: Context) -> View:
         value = self.chain.output
+        if self.tail is not None:
+            return results(self.chain, (self.shape.rows, self.shape.n))
         padded = max(box.mapping.n_padded for box in self.boxes)
         storage = context.scratch(str(value.name), 4 * self.shape.rows * padded)
         flat = View(storage, self.chain.dtype, (self.shape.rows, self.shape.n), (4 * padded, 4))
@@ -223,7 +258,7 @@ class LinearKernel:
 
     def emit(self, builder: Builder) -> None:
         """Write the kernel's code, one box of rows after the other."""
-        CopyKernel(self.copies).emit(builder)
+        CopyKernel([*self.copies, *copies_of(self.tail)]).emit(builder)
         for box in self.boxes:
             builder.begin_kernel()
             LinearBody(self._job(box), builder).write()
@@ -246,7 +281,8 @@ class LinearKernel:
         address = self.result.address + box.start * row_pitch
         result = Result("dram", address, row_pitch, 0, self._taps(box.start), dtype=self.chain.dtype)
         weights, steps = box.weights.address, (4 * mapping.resident_rows, 0)
-        return Job(mapping, box.blocks, 1, box.start, weights, result, scales, steps, box.unit, fetch)
+        tail = None if self.tail is None else self.tail.starting(rows=box.start)
+        return Job(mapping, box.blocks, 1, box.start, weights, result, scales, steps, box.unit, fetch, tail=tail)
 
     def _taps(self, start: int) -> tuple[Tap, ...]:
         return output_taps(self.chain, start * self.shape.n, self.shape.n, 1)

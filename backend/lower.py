@@ -20,6 +20,7 @@ from .assign import assign
 from .code import Builder, DoesNotFit, Semaphores
 from .context import Context
 from .conv_kernel import ConvKernel
+from .fusion import Fusion
 from .host_kernel import HostKernel, tensor_of
 from .linear_kernel import CellAllocator, LinearKernel, emit_resident
 from .loop_kernel import Irregular, LoopKernel, Lowering
@@ -33,6 +34,7 @@ from .roll import Written, roll
 from .row_kernel import RowKernel
 from .scatter_kernel import scatter_kernel
 from .states import States
+from .tail_kernel import Unfusable, fused
 from .tensor_quantise import TensorQuantiseKernel
 
 
@@ -64,7 +66,10 @@ class _Refused(Exception):
 
 
 class Compiler:
-    """Lowers one quantised graph for one machine; repetitions with a node of ``unrolled`` become no loops."""
+    """Lowers one quantised graph for one machine.
+
+    Repetitions with a node of ``unrolled`` become no loops; array kernels with one of ``apart`` get no tails.
+    """
 
     def __init__(
         self,
@@ -72,8 +77,9 @@ class Compiler:
         machine: Machine,
         pinned: Callable[[ir.Node], str],
         unrolled: Collection[ir.Node] = (),
+        apart: Collection[ir.Node] = (),
     ) -> None:
-        self.model, self.machine, self.pinned, self.unrolled = model, machine, pinned, unrolled
+        self.model, self.machine, self.pinned, self.unrolled, self.apart = model, machine, pinned, unrolled, apart
         self.context = Context(machine)
         self.cells = CellAllocator(machine)
         self.hosts: list[HostKernel] = []
@@ -85,7 +91,8 @@ class Compiler:
         for value in self.model.graph.inputs:
             self.context.output(value)
         kernels = partition(self.model, self.machine.buffer.bytes // 3, self.pinned, self.unrolled)
-        planned = [self._plan(place, kernel) for place, kernel in enumerate(kernels)]
+        fusion = Fusion(kernels, self.context, self.apart)
+        planned = [self._plan(place, kernel) for place, kernel in fusion.kernels()]
         states = self._keep_interface(len(kernels))
         finish = states.finish()
         weight_bytes, const_bytes = self.context.const.place()
@@ -154,7 +161,10 @@ class Compiler:
 
     def _lowering(self, kernel: Kernel) -> Lowering:
         make = self._makers().get(kernel.kind)
-        return make(kernel) if make else self._host(kernel)
+        if make is None:
+            return self._host(kernel)
+        with fused(kernel):
+            return make(kernel)
 
     def _makers(self) -> dict[str, Callable[[Kernel], Lowering]]:
         """Return what plans each kind of kernel; every other kind is a host segment."""
@@ -190,7 +200,8 @@ class Compiler:
         for item in planned:
             first = builder.length
             try:
-                item.lowering.emit(builder)
+                with fused(item.kernel):
+                    item.lowering.emit(builder)
             except DoesNotFit as reason:
                 if item.kernel.repetition is not None:
                     raise Irregular(item.kernel.nodes[0]) from reason
@@ -219,15 +230,17 @@ class Compiler:
     def _op(self, kernel: Kernel, first: int, last: int) -> Op:
         product = next((node for node in kernel.nodes if NM_KEY in node.metadata_props), None)
         lead = product or kernel.nodes[-1]
+        tail = kernel.tail.nodes if kernel.tail is not None else ()
         return Op(
             name=str(lead.metadata_props.get("flexc.linear", lead.name)),
             op_type=lead.op_type if product or len(kernel.nodes) == 1 else "+".join(_kinds(kernel)),
-            nodes=tuple(str(node.name) for node in kernel.nodes),
+            nodes=tuple(str(node.name) for node in (*kernel.chain, *tail)),
             engine=kernel.engine,
             nm=str(product.metadata_props[NM_KEY]) if product else "",
             first=first,
             last=last,
             reason=kernel.reason,
+            tail=len(tail),
         )
 
 
@@ -264,15 +277,18 @@ def _write(model: ir.Model, machine: Machine, pinned: Callable[[ir.Node], str]) 
         shape_of(value)
     refused: dict[ir.Node, str] = {}
     unrolled: set[ir.Node] = set()
+    apart: set[ir.Node] = set()
 
     def for_host(node: ir.Node) -> str:
         return pinned(node) or refused.get(node, "")
 
     while True:
-        compiler = Compiler(model, machine, for_host, unrolled)
+        compiler = Compiler(model, machine, for_host, unrolled, apart)
         try:
             return compiler, compiler.write()
         except _Refused as found:
             refused.update(found.reasons)
+        except Unfusable as kernel:
+            apart.add(kernel.node)
         except Irregular as loop:
             unrolled.add(loop.node)

@@ -9,19 +9,23 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
+from math import prod
 
 from ..frontend.edit import shape_of
 from ..isa.streams import Step
+from ..passes.estimate import estimate
 from ..passes.layout import aligned
-from ..passes.mapping import Mapping
+from ..passes.mapping import Mapping, groups_of
 from ..passes.partition import Kernel
 from ..passes.product_cost import column_boxes, writing
 from .code import Block, Builder, DoesNotFit, Loop, Pending, nest, window
 from .context import Context
 from .linear_body import Job, LinearBody, Result
-from .linear_kernel import CellAllocator, Chain, output_taps, row_boxes
+from .linear_kernel import CellAllocator, Chain, output_taps, results, row_boxes
 from .moves import Copy, CopyKernel
 from .row_kernel import dense_strides, wanted_order
+from .tail_code import TailRun
+from .tail_kernel import TailKernel
 from .views import Dim, View, collapse
 
 Tree = list[Pending | Block]
@@ -57,13 +61,34 @@ class ProductKernel:
         assert self.chain.scales is not None, "its sums are scaled by columns"
         self.by_row = context.view(self.chain.column).broadcast((*self.batch, self.m, 1))
         self.by_column = context.view(self.chain.scales).broadcast((*self.batch, 1, self.n))
+        self.tail = self._plan_tail(kernel)
         self.boxes = list(self._boxes())
         if not self.boxes:
             raise DoesNotFit(f"{self.k} x {self.n} cannot be mapped")
         self.unit = cells.spare()
-        self.out = context.output(self.chain.output, wanted_order(self.chain.output))
+        self.out = self._plan_output()
         if self._nests() > _MOST_NESTS:
             self._straighten()
+
+    def _plan_tail(self, kernel: Kernel) -> TailKernel | None:
+        if kernel.tail is None:
+            return None
+        return TailKernel(kernel, self.context, results(self.chain, self.shape), self.m, 4 * self.n)
+
+    def _plan_output(self) -> View:
+        if self.tail is not None:
+            return results(self.chain, self.shape)
+        return self.context.output(self.chain.output, wanted_order(self.chain.output))
+
+    def cycles(self) -> int:
+        """Return about how many cycles the kernel takes."""
+        machine, times = writing(self.machine), prod(self.batch)
+        total = 0
+        for box in self.boxes:
+            rows = times * box.blocks * box.mapping.resident_rows
+            every = replace(box.mapping, shape=replace(box.mapping.shape, rows=rows))
+            total += estimate(every, groups_of(every, machine), machine)
+        return total
 
     def _innermost(self, view: View) -> View:
         """Return a view whose last dimension has no gaps: a copy where it has."""
@@ -76,14 +101,16 @@ class ProductKernel:
         return dense
 
     def _boxes(self) -> Iterator[Box]:
-        for column, shape in column_boxes(self.m, self.k, self.n, self.machine):
+        cost = None if self.tail is None else self.tail.cost(self.n)
+        for column, shape in column_boxes(self.m, self.k, self.n, self.machine, cost):
             for row, blocks, mapping in row_boxes(shape, writing(self.machine), f"node '{self.chain.product.name}'"):
                 yield Box(row, blocks, column, mapping)
 
     def _parts(self) -> list[Dim]:
         """Return the batch dimensions as few loops: byte strides of all operands, and elements of the result."""
         views = (self.left, self.right, self.by_row, self.by_column, self.out)
-        return collapse(self.batch, [*(view.strides[:-2] for view in views), dense_strides(self.shape)[:-2]])
+        tail = [] if self.tail is None else self.tail.by_batch(self.batch)
+        return collapse(self.batch, [*(view.strides[:-2] for view in views), dense_strides(self.shape)[:-2], *tail])
 
     def _nests(self) -> int:
         count = 1
@@ -95,16 +122,19 @@ class ProductKernel:
         """Lay everything out densely, so that all batch dimensions are one loop."""
         self.left, self.right = self._copied(self.left), self._copied(self.right)
         self.by_row, self.by_column = self._copied(self.by_row), self._copied(self.by_column)
+        if self.tail is not None:
+            raise DoesNotFit("the row work after a product of many separate matrices")
         strides = View.dense(self.out.storage, self.out.dtype, self.shape).strides
         self.out = self.context.set(self.chain.output, replace(self.out, strides=strides))
 
     def emit(self, builder: Builder) -> None:
         """Write the kernel's code: batch dimensions that form one loop, box after box."""
-        CopyKernel(self.copies).emit(builder)
-        *outer, inner = self._parts() or [(1, (0,) * 6)]
+        CopyKernel([*self.copies, *([] if self.tail is None else self.tail.copied.values())]).emit(builder)
+        width = 6 + (0 if self.tail is None else len(self.tail.layout.row))
+        *outer, inner = self._parts() or [(1, (0,) * width)]
         for place in product(*(range(size) for size, _ in outer)):
             start = [
-                sum(index * own[which] for index, (_, own) in zip(place, outer, strict=True)) for which in range(6)
+                sum(index * own[which] for index, (_, own) in zip(place, outer, strict=True)) for which in range(width)
             ]
             for box in self.boxes:
                 builder.begin_kernel()
@@ -112,7 +142,7 @@ class ProductKernel:
 
     def _job(self, box: Box, start: Sequence[int], part: Dim, builder: Builder) -> Job:
         mapping, by_row = box.mapping, self.by_row
-        parts, (left, right, row_scales, column_scales, out, elements) = part
+        parts, (left, right, row_scales, column_scales, out, elements, *tail) = part
         row_pitch, scale_pitch = self.out.strides[-2], by_row.strides[-2]
         address = self.out.address + start[4] + box.row * row_pitch + 4 * box.column
         base = start[5] + box.row * self.n + box.column
@@ -141,7 +171,13 @@ class ProductKernel:
             self.unit,
             box.column,
             start[5] // (self.m * self.n),
+            self._tail_run(tuple(tail), box, tuple(start[6:])),
         )
+
+    def _tail_run(self, part: tuple[int, ...], box: Box, start: tuple[int, ...]) -> TailRun | None:
+        if self.tail is None:
+            return None
+        return TailRun(self.tail, part, start).starting(box.row, box.column)
 
     def _row_slots(self, box: Box, parts: int) -> int:
         """Return 2 where blocks of vectors can take turns in the buffer."""

@@ -18,7 +18,7 @@ from ..isa.table import BY_MNEMONIC
 from ..passes.layout import aligned
 from ..passes.rows import operand, result
 from .boxes import Box, over, ring
-from .code import Builder, Pending, Semaphores, nest, normalised, window
+from .code import Builder, Loop, Pending, Semaphores, nest, normalised, window
 from .context import machine_dtype
 from .recipes import RECIPES, Operand
 from .transfers import bring, take
@@ -30,10 +30,17 @@ if TYPE_CHECKING:
 class RowChunk:
     """The code of one box: what happens to one chunk, inside the box's loops."""
 
-    def __init__(self, kernel: RowKernel, builder: Builder, box: Box, accesses: Sequence[Access]) -> None:
+    def __init__(
+        self,
+        kernel: RowKernel,
+        builder: Builder,
+        box: Box,
+        accesses: Sequence[Access],
+        loops: Sequence[Loop] | None = None,
+    ) -> None:
         self.kernel, self.builder, self.box = kernel, builder, box
         self.place = {id(access): index for index, access in enumerate(accesses)}
-        self.loops = builder.loops(*(count for count, _ in box.loops))
+        self.loops = builder.loops(*(count for count, _ in box.loops)) if loops is None else list(loops)
         self.ring = ring(self.loops)
         self.held: dict[Access, Stream] = {}
         self.made: dict[ir.Value, Stream] = {}
@@ -112,8 +119,12 @@ class RowChunk:
 
     def _slots(self, size: int, *, ringed: bool) -> tuple[int, list[Step]]:
         turning = self.ring if ringed else None
-        base = self.builder.buffer(size, 2 if turning else 1)
-        return base, turning.step(aligned(size), 2) if turning else []
+        base, distance = self._reserve(size, 2 if turning else 1)
+        return base, turning.step(distance, 2) if turning else []
+
+    def _reserve(self, size: int, slots: int = 1) -> tuple[int, int]:
+        """Return the address of so many slots of the buffer, and the bytes from one to the next."""
+        return self.builder.buffer(size, slots), aligned(size)
 
     def _load(self, access: Access, *, moving: bool) -> Pending:
         source = self._outside(access)
@@ -179,7 +190,7 @@ class RowChunk:
     def _room(self, cols: int, dtype: str) -> tuple[int, Stream]:
         size = aligned(self.box.rows * cols * DTYPES[dtype])
         free = self.pool.get(size)
-        address = free.pop() if free else self.builder.buffer(size)
+        address = free.pop() if free else self._reserve(size)[0]
         return size, window("buf", dtype, address, (self.box.rows, cols))
 
     def _give_back(self, last_use: dict[ir.Value, int], place: int) -> None:

@@ -17,7 +17,7 @@ from ..isa.machine import Machine
 from ..passes.partition import Kernel, only_user
 from ..passes.rows import is_elementwise, operand, reduced_axes, result
 from .boxes import Box, boxes
-from .code import Builder, DoesNotFit
+from .code import Builder, DoesNotFit, busy
 from .context import Context, machine_dtype
 from .moves import Copy, CopyKernel, dense_copy
 from .row_chunk import RowChunk
@@ -64,9 +64,10 @@ class RowKernel:
         self.copied: dict[ir.Value, Copy] = {}
         self.roots = self._find_roots()
         self.sources = [[self._source(node, value, context) for value in node.inputs] for node in kernel.nodes]
-        self.loads = list(
-            dict.fromkeys(each for sources in self.sources for each in sources if isinstance(each, Access))
-        )
+        read = dict.fromkeys(each for sources in self.sources for each in sources if isinstance(each, Access))
+        #: Operands that are in the buffer already, and those that must be brought.
+        self.given = [each for each in read if each.view.storage.space == "buf"]
+        self.loads = [each for each in read if each not in self.given]
         self.pure = is_elementwise(kernel.nodes, kernel.forms)
         #: Operands that are columns of another one: they lie in the buffer with that.
         self.within = {} if self.pure else within(self.loads)
@@ -137,13 +138,28 @@ class RowKernel:
     def _order(self, value: ir.Value) -> list[int] | None:
         """Return the order of dimensions in memory: as the largest input lies, or as the one reader wants it."""
         shape = shape_of(value)
-        full = [each for each in self.loads if all(each.strides) and each.cols > 1]
+        full = [each for each in (*self.given, *self.loads) if all(each.strides) and each.cols > 1]
         if not self.pure or not full:
             return wanted_order(value)
         by_axis = dict(zip([axis for axis, size in enumerate(shape[:-1]) if size > 1], full[0].strides, strict=True))
         by_axis[len(shape) - 1] = full[0].col_stride
         units = [axis for axis in range(len(shape)) if axis not in by_axis]
         return units + sorted(by_axis, key=lambda axis: -by_axis[axis])
+
+    def cycles(self) -> int:
+        """Return about how many cycles the kernel takes: chunk after chunk, as far as its transfers do not overlap.
+
+        Those of the next chunk are issued when the vector unit's queue has room for what comes before them.
+        """
+        accesses, total = self._accesses(), 0
+        for box in self._boxes(accesses):
+            _, loads, stores = (chunk := self._chunk(Builder(self.machine), box, accesses)).dry_run()
+            work = [busy(each, self.machine) for each in chunk.code]
+            coming, leaving = (sum(busy(each, self.machine) for each in moves) for moves in (loads, stores))
+            queued = sum(work[-self.machine.control.queue_depth :])
+            pace = max(sum(work) + max(0, coming + leaving - queued), coming, leaving)
+            total += coming + box.turns * pace + leaving
+        return total
 
     def emit(self, builder: Builder) -> None:
         """Write the kernel's code."""

@@ -25,6 +25,11 @@ A_VIEW = "a view: the data stay where they are"
 """Why they need none."""
 
 
+def joined(head: str) -> str:
+    """Say that a node is part of an array kernel that begins with node ``head``."""
+    return f"row work on the results of '{head}' before they leave the buffer"
+
+
 def engine_words(name: str) -> str:
     """Return how reports say that nodes are on an engine."""
     return {NO_CODE: "need no code", "host": "on the host", "dma": "moving data"}.get(name, f"on the {name}")
@@ -78,7 +83,8 @@ def coverage(source: Model, options: Options) -> Coverage:
 def _places(kernels: list[Kernel]) -> Iterator[tuple[str, Kernel]]:
     """Yield for every node of the cleaned graph the kernel that does its work: of a linear, the product itself."""
     for kernel in kernels:
-        for node in kernel.nodes:
+        views = kernel.tail.views if kernel.tail is not None else ()
+        for node in (each for each in kernel.nodes if each not in views):
             role = node.metadata_props.get(ROLE_KEY, "")
             if role in ("", "bias"):
                 yield str(node.name), kernel
@@ -91,7 +97,9 @@ def _row(node: ir.Node, kernel: Kernel | None) -> NodeCoverage:
         return NodeCoverage(str(node.name), node.op_type, NO_CODE, A_VIEW)
     remedy = _remedy(node) if kernel.engine == "host" else ""
     own = [reason for reason in kernel.reason.split("; ") if reason.startswith(node.op_type)]
-    return NodeCoverage(str(node.name), node.op_type, kernel.engine, own[0] if own else kernel.reason, remedy)
+    engine = next((kernel.engine_of(each) for each in kernel.nodes if each.name == node.name), kernel.engine)
+    reason = kernel.reason if engine == kernel.engine else joined(str(kernel.chain[0].name))
+    return NodeCoverage(str(node.name), node.op_type, engine, own[0] if own else reason, remedy)
 
 
 def _remedy(node: ir.Node) -> str:

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from flexc.compiler import Compilation
-from flexc.coverage import A_VIEW, NO_CODE, engine_words
+from flexc.coverage import A_VIEW, NO_CODE, engine_words, joined
+from flexc.isa.program import Op
 from flexc.layers import TileUse, activation_products, dims_of, mappings, product_of, products
 from flexc.number_report import number_facts, numbers_report
 from flexc.passes.pattern import NM
@@ -50,9 +51,16 @@ def node_rows(compilation: Compilation) -> list[dict[str, Any]]:
     rows = []
     for node in compilation.quantised.graph:
         op = op_of.get(str(node.name))
-        engine, reason = (op.engine, op.reason) if op else (NO_CODE, A_VIEW)
+        engine, reason = _placed(str(node.name), op) if op else (NO_CODE, A_VIEW)
         rows.append({"node": str(node.name), "op": node.op_type, "engine": engine, "reason": reason})
     return rows
+
+
+def _placed(node: str, op: Op) -> tuple[str, str]:
+    """Return where a node of an op runs and why there: the last ones of an array kernel may be row work."""
+    if op.nodes.index(node) < len(op.nodes) - op.tail:
+        return op.engine, op.reason
+    return "vector", joined(op.nodes[0])
 
 
 def _ops(compilation: Compilation) -> list[dict[str, Any]]:

@@ -60,6 +60,7 @@ class Op:
 
     ``engine`` is where the work is done, ``reason`` why there. With an ``iteration`` the code stands in a loop over L0
     and does this for these nodes in that iteration only; other ops have the same code for the others.
+    The last ``tail`` nodes are row work on the results of an array kernel before they leave the buffer.
     """
 
     name: str
@@ -71,6 +72,7 @@ class Op:
     last: int
     reason: str = ""
     iteration: int = EVERY
+    tail: int = 0
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from ..isa.instruction import Groups
 from .estimate import estimate
 from .layout import aligned
 from .pattern import DENSE, NM
+from .tail_cost import TailCost
 
 if TYPE_CHECKING:
     from ..isa.machine import Machine
@@ -47,6 +48,8 @@ class LinearShape:
     exact: bool = False
     #: The weight is made at run time: its tiles come a whole column group at a time, and several groups are exact.
     written: bool = False
+    #: Row work that follows while results are in the buffer; several column groups must then be exact.
+    tail: TailCost | None = None
 
 
 @dataclass(frozen=True)
@@ -141,10 +144,20 @@ class Mapping:
     def buffer_bytes(self, resident: bool) -> int:
         """Return the bytes of buffer that the mapping needs."""
         rows = aligned(self.resident_rows * self.k_padded) + aligned(4 * self.resident_rows)
-        out = self.out_slots * aligned(4 * self.vectors * self.columns)
+        out = self._result_bytes()
         scales = 2 * aligned(self.scale_bytes) if self.by_step or resident else 0
         weights = 0 if resident else self.weight_slots * aligned(self.slot_bytes)
         return rows + out + scales + weights + RESERVED
+
+    def _result_bytes(self) -> int:
+        """Return the bytes for results: slots of pieces, or what a tail works on and all that it needs besides."""
+        tail = self.shape.tail
+        if tail is None:
+            return self.out_slots * aligned(4 * self.vectors * self.columns)
+        if tail.whole:
+            return aligned(4 * self.resident_rows * self.shape.n) + tail.held(self.resident_rows) + RESERVED
+        share = self.vectors * self.width / self.shape.n
+        return aligned(4 * self.vectors * self.width) + round(tail.room * share) + RESERVED
 
 
 @lru_cache(maxsize=4096)
@@ -210,7 +223,7 @@ def _tilings(shape: LinearShape, pattern: NM, machine: Machine, most: int) -> It
         macros = _ceil(column_tiles, groups)
         slices *= 2
         padded = macros * groups != column_tiles or shape.n % array.columns
-        if padded and (shape.exact or (shape.written and groups > 1)):
+        if padded and (shape.exact or ((shape.written or shape.tail) and groups > 1)):
             continue
         yield Mapping(shape, pattern, blocks, steps, slices // 2, macros, groups, 1, 1, False, 1, 1, 1, tile_bytes)
 

@@ -19,7 +19,7 @@ from ..frontend.operators import OPERATORS, Operator, native
 from .emit import LINEAR_KEY, ROLE_KEY, pin_of
 from .product_cost import WHY_KEY
 from .repeat import Repetition, is_view, repetitions
-from .rows import Form, is_elementwise, operand, output_form, result, row_length, row_product
+from .rows import Form, Tail, is_elementwise, operand, output_form, result, row_length, row_product
 
 #: A node that stands alone may take that many times the bytes of a row that several nodes share: the whole buffer. What
 #: turns out to need more when its code is planned goes to the host.
@@ -45,7 +45,8 @@ class Kernel:
     """Nodes that run together. ``kind`` is the way they are lowered, ``engine`` where the work is done.
 
     A ``loop`` holds the nodes of all turns of a repetition, and in ``body`` the kernels of its template. ``kept`` are
-    values that are needed later though no node of this turn says so.
+    values that are needed later though no node of this turn says so. ``tail`` is row work on the results of an array
+    kernel; its nodes are the last ones (see :mod:`.tails`).
     """
 
     kind: str
@@ -56,6 +57,17 @@ class Kernel:
     repetition: Repetition | None = None
     body: list[Kernel] = field(default_factory=list)
     kept: set[ir.Value] = field(default_factory=set)
+    tail: Tail | None = None
+
+    @property
+    def chain(self) -> list[ir.Node]:
+        """The nodes before the tail."""
+        tail = self.tail
+        return self.nodes[: len(self.nodes) - len(tail.views) - len(tail.nodes)] if tail is not None else self.nodes
+
+    def engine_of(self, node: ir.Node) -> str:
+        """Return where one of the nodes is worked on: those of a tail on the vector unit."""
+        return "vector" if self.tail is not None and node in self.tail.nodes else self.engine
 
     @property
     def name(self) -> str:

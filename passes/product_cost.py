@@ -17,6 +17,7 @@ from .estimate import estimate
 from .mapping import LinearShape, choose, groups_of
 from .pattern import DENSE
 from .products import find_products, quantise_products, trail_of
+from .tail_cost import TailCost
 
 if TYPE_CHECKING:
     from ..isa.machine import Machine
@@ -71,16 +72,22 @@ def writing(machine: Machine) -> Machine:
     return replace(machine, array=replace(array, resident=False, weight_sets=array.weight_sets or 2))
 
 
-def column_boxes(m: int, k: int, n: int, machine: Machine) -> list[tuple[int, LinearShape]]:
+def column_boxes(
+    m: int, k: int, n: int, machine: Machine, tail: TailCost | None = None
+) -> list[tuple[int, LinearShape]]:
     """Return (first column, shape to be mapped) of as many columns as fill whole column groups, and of the rest.
 
     Groups are as wide as the macros and the buffer allow; an empty list says that even those of one macro do not fit.
+    A ``tail`` that works on whole rows needs all columns in one box.
     """
+    if tail is not None and tail.whole:
+        every = LinearShape(m, k, n, DENSE, written=True, tail=tail)
+        return [(0, every)] if choose(every, writing(machine)) else []
     macros = machine.array.macros
     while macros:
         whole = n - n % (machine.array.columns * macros)
         cuts = [(start, end - start) for start, end in ((0, whole), (whole, n)) if start < end]
-        boxes = [(start, LinearShape(m, k, columns, DENSE, written=True)) for start, columns in cuts]
+        boxes = [(start, LinearShape(m, k, columns, DENSE, written=True, tail=tail)) for start, columns in cuts]
         if all(choose(shape, writing(machine)) for _, shape in boxes):
             return boxes
         macros //= 2

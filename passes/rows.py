@@ -31,6 +31,20 @@ class Form:
     bare: bool = False
 
 
+@dataclass(frozen=True)
+class Tail:
+    """Row work at the end of an array kernel, on results that have not left the buffer.
+
+    ``views`` only name the results differently. A tail works on a piece of the results at a time, whichever columns
+    it has, or on ``whole`` rows.
+    """
+
+    nodes: tuple[ir.Node, ...]
+    views: tuple[ir.Node, ...]
+    forms: Mapping[ir.Value, Form]
+    whole: bool
+
+
 def operand(node: ir.Node, place: int = 0) -> ir.Value:
     """Return an input that the operator always has."""
     value = node.inputs[place]

@@ -1,4 +1,4 @@
-"""Activations of 16 bits: on the machine, with the codes that onnxruntime computes."""
+"""Activations of 16 bits, and scales along an axis or by blocks: on the machine, with the codes of onnxruntime."""
 
 from __future__ import annotations
 
@@ -62,6 +62,29 @@ def test_codes_and_what_they_stand_for(domain: str, opset: int, dtype: Any, colu
     np.testing.assert_array_equal(result.outputs["q"], codes)
     np.testing.assert_array_equal(result.outputs["y"], values)
     assert program.check({"x": x}).passed
+
+
+@pytest.mark.parametrize("block", [0, 2])
+@pytest.mark.parametrize("axis", [0, 1])
+@pytest.mark.parametrize("dtype", [np.int8, np.uint8])
+def test_scales_along_an_axis(dtype: Any, axis: int, block: int) -> None:
+    rng = np.random.default_rng(5)
+    shape = [size // block if block and place == axis else size for place, size in enumerate(SHAPE)]
+    dims = tuple(shape) if block else (SHAPE[axis],)
+    held: dict[str, Array] = {"s": rng.uniform(0.01, 0.05, dims).astype(np.float32)}
+    held["z"] = rng.integers(0, 100, dims).astype(dtype)
+    attributes: dict[str, Any] = {"axis": axis} | ({"block_size": block} if block else {})
+    nodes = [
+        helper.make_node("QuantizeLinear", ["x", "s", "z"], ["q"], "q", **attributes),
+        helper.make_node("DequantizeLinear", ["q", "s", "z"], ["y"], "d", **attributes),
+    ]
+    kind = TensorProto.INT8 if dtype == np.int8 else TensorProto.UINT8
+    proto = model(nodes, held, {"q": kind, "y": TensorProto.FLOAT}, 21)
+    x = 2 * rng.standard_normal(SHAPE).astype(np.float32)
+    program = flexc.compile(proto)
+    assert not [op for op in program.image.debug.ops if op.engine == "host"]
+    for got, expected in zip(program.run({"x": x}).outputs.values(), run(proto, {"x": x}), strict=True):
+        np.testing.assert_array_equal(got, expected)
 
 
 def test_without_a_zero_point_the_type_is_an_attribute() -> None:

@@ -103,10 +103,10 @@ def machine_dtype(value: ir.Value) -> str:
     """Return the machine's element type of a value, or raise FlexcError where it has none."""
     name = value.dtype.name if value.dtype is not None else "unknown"
     if name not in DTYPES:
-        known = ", ".join(DTYPES)
-        raise FlexcError(
-            f"the machine has no element type {name}", where=f"value '{value.name}'", remedy=f"use one of {known}"
-        )
+        known, node = ", ".join(DTYPES), value.producer()
+        place = f" of node '{node.name}' ({node.op_type})" if node is not None else ""
+        remedy = f"use one of {known}"
+        raise FlexcError(f"the machine has no element type {name}", where=f"value '{value.name}'{place}", remedy=remedy)
     return DTYPES[name]
 
 

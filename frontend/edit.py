@@ -60,6 +60,7 @@ def _nothing(_old: ir.Value, _new: ir.Value) -> None:
 class Editor:
     """Edits of one graph; nodes it inserts are remembered until :meth:`take_inserted`.
 
+    ``sequences`` holds the tensors of every sequence that is known.
     ``on_substitute`` is told of every value that takes the place of another. ``routings`` is there where experts have a
     declared capacity.
     """
@@ -68,6 +69,7 @@ class Editor:
         self.graph, self.routings = graph, routings
         self._interned: dict[tuple[object, ...], ir.Value] = {}
         self._inserted: list[ir.Node] = []
+        self.sequences: dict[ir.Value, list[ir.Value]] = {}
         self.on_substitute: Callable[[ir.Value, ir.Value], None] = _nothing
         for value in tuple(graph.initializers.values()):
             self._intern(value)

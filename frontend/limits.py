@@ -9,6 +9,7 @@ import onnx_ir as ir
 
 from ..isa.errors import FlexcError, raise_all
 from .edit import static_shape
+from .rules import ELEMENT_TYPES
 
 MAX_NODES = 100_000
 """Nodes of a graph, functions expanded and subgraphs included. The largest exports seen have some 20,000."""
@@ -79,6 +80,27 @@ def check_sizes(graph: ir.Graph, where: str) -> None:
         FlexcError: all such tensors, by name.
     """
     raise_all([problem for value in _values(graph) if (problem := _size_problem(value, where)) is not None])
+
+
+def check_types(graph: ir.Graph, where: str) -> None:
+    """Refuse inputs and outputs of element types that the machine cannot hold.
+
+    Raises:
+        FlexcError: all of them.
+    """
+    ends = [("input", value) for value in graph.inputs] + [("output", value) for value in graph.outputs]
+    known = ", ".join(sorted(ELEMENT_TYPES))
+    raise_all(
+        [
+            FlexcError(
+                f"has element type {value.dtype.name}: the machine holds {known}",
+                where=f"{where}: {kind} '{value.name}'",
+                remedy="export the model with one of these",
+            )
+            for kind, value in ends
+            if value.dtype is not None and value.dtype.name not in ELEMENT_TYPES
+        ]
+    )
 
 
 def _values(graph: ir.Graph) -> Iterator[ir.Value]:

@@ -15,7 +15,7 @@ from ..isa.errors import FlexcError
 from .bind import bind_shapes
 from .constant_outputs import give_constants_a_node
 from .growing import hold_caches
-from .limits import check_node_count, check_sizes
+from .limits import check_node_count, check_sizes, check_types
 from .opset import modernise
 from .simplify import Simplifier
 from .source import read
@@ -64,6 +64,7 @@ def load(
     check_sizes(model.graph, where)
     Simplifier(model, where, expert_capacity).run()
     check_sizes(model.graph, where)
+    check_types(model.graph, where)
     _finish(model)
     declare_states(model.graph, states or {}, where)
     return model

@@ -44,6 +44,8 @@ def float_input(node: ir.Node) -> str:
 
 
 NUMBERS = {"FLOAT", "INT32", "INT64"}
+ELEMENT_TYPES = NUMBERS | {"BOOL", "INT8", "UINT8", "INT16", "UINT16", "FLOAT16"}
+"""What the machine can hold."""
 
 
 def numbers(node: ir.Node) -> str:
@@ -66,8 +68,7 @@ def truth(node: ir.Node) -> str:
 
 def cast(node: ir.Node) -> str:
     """Converts between float32, float16, int32, int64, 16-bit and 8-bit integers and truth values."""
-    known = NUMBERS | {"BOOL", "INT8", "UINT8", "INT16", "UINT16", "FLOAT16"}
-    bad = {_dtype(node.inputs[0]), _dtype(node.outputs[0])} - known
+    bad = {_dtype(node.inputs[0]), _dtype(node.outputs[0])} - ELEMENT_TYPES
     return f"no conversion for {', '.join(sorted(bad))}" if bad else ""
 
 

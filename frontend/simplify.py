@@ -18,6 +18,7 @@ from .fold import RANDOM, fold
 from .infer import Inference, Spec, inner_nodes, reads, record
 from .lanes import Lanes
 from .precision import Precision
+from .remedies import static_remedy
 from .rewrite.table import EARLY, RULES
 from .routing import Routings
 from .unroll import unroll
@@ -163,7 +164,7 @@ class Simplifier:
             remedy = "export the model with standard ONNX operators only"
         else:
             problem = "has a shape that depends on run-time data"
-            remedy = "flexc compiles static shapes: export the model without this operator"
+            remedy = static_remedy(node.op_type)
         raise FlexcError(f"output '{value.name}' {problem}", where=self._place(node), remedy=remedy)
 
     def _inline_branch(self, node: ir.Node) -> bool:

@@ -19,6 +19,7 @@ from . import (
     resize,
     sampling,
     scattering,
+    sequences,
     small_integers,
     spectral,
     trigonometry,
@@ -61,5 +62,5 @@ def _all() -> dict[str, tuple[Rule, ...]]:
 RULES = _all()
 #: Rules for operators whose results have a size that ONNX's inference does not find: tried before it.
 EARLY: dict[str, tuple[Rule, ...]] = {
-    name: (at_site(rule),) for name, rule in {**scattering.EARLY, **unpooling.EARLY}.items()
+    name: (at_site(rule),) for name, rule in {**scattering.EARLY, **sequences.EARLY, **unpooling.EARLY}.items()
 }

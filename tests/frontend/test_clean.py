@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -218,13 +219,17 @@ def test_the_source_model_is_not_changed(build: Build) -> None:
         ("g (float[2] x) => (float[2] y) { y = Add(x, nowhere) }", "reads 'nowhere', which no"),
         ("g (float[2] x) => (int64[1,k] y) { y = NonZero(x) }", "depends on run-time data"),
         ("g (float[2] x) => (int64[1,2] y) { y = NonZero(x) }", "depends on run-time data"),
+        ("g (float[4] x, bool[4] c) => (float[k] y) { y = Compress(x, c) }", "use the mask itself"),
+        ("g (int64[1] n) => (float[k] y) { y = ConstantOfShape(n) }", "make that a constant, or bind the dims"),
+        ("g (uint32[4] x) => (uint32[4] y) { y = Identity(x) }", "input 'x': has element type UINT32"),
         ("g (float[2,4] x) => (seq(float[1,4]) s) { s = SplitToSequence(x) }", "'s' is not a tensor"),
         ("g (float[2] x) => (float[2] y) { y = Relu(a) a = Neg(y) }", "not a valid ONNX model"),
     ],
 )
 def test_bad_graphs_are_refused_in_words(build: Build, text: str, message: str) -> None:
-    with pytest.raises(FlexcError, match=message):
+    with pytest.raises(FlexcError) as raised:
         load(build(text))
+    assert re.search(message, str(raised.value))
 
 
 def test_a_constant_has_the_shape_of_its_numbers(build: Build, same: Same, ops: Ops) -> None:

@@ -18,6 +18,7 @@ from flexc.inputs import Windows
 from flexc.isa.errors import FlexcError, UsageError
 from flexc.isa.machine import Machine
 from flexc.isa.program import Program
+from flexc.passes.processors import usable_processors
 from flexc.passes.session import Session, first_line
 from flexc.scores import Score, Task
 from flexc.signature import read_signature
@@ -97,6 +98,7 @@ def _file_session(path: str) -> Callable[[Arrays], Arrays]:
 
     options = ort.SessionOptions()
     options.log_severity_level = 3
+    options.intra_op_num_threads = usable_processors()
     try:
         session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     except Exception as error:

@@ -9,6 +9,7 @@ import numpy as np
 import onnx_ir as ir
 
 from ..isa.errors import FlexcError
+from .processors import usable_processors
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -24,7 +25,7 @@ class Session:
 
     Args:
         model: the graph. Changes made to it later do not reach the session.
-        threads: threads within an operator, 0 for one a core.
+        threads: threads within an operator, 0 for one a processor that this process may use.
         optimise: let onnxruntime fuse and rearrange nodes; without, every node is computed as ONNX defines it.
 
     Raises:
@@ -85,7 +86,7 @@ def _session(data: str | bytes, weights: Mapping[str, Array], threads: int, *, o
     import onnxruntime as ort
 
     options = ort.SessionOptions()
-    options.intra_op_num_threads = threads
+    options.intra_op_num_threads = threads or usable_processors()
     options.log_severity_level = 4  # what fails comes as an exception
     if not optimise:
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import onnx_ir as ir
 
+from ..processors import usable_processors
 from ..session import Session
 from .cuts import Segment
 
@@ -70,7 +70,7 @@ class Workers:
     """Threads that take a window each; sessions then need only one thread of their own."""
 
     def __init__(self, windows: int) -> None:
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        cores = usable_processors()
         self.count = max(1, min(cores, windows))
         self.threads = max(1, cores // self.count)
         self._pool = ThreadPoolExecutor(self.count) if self.count > 1 else None

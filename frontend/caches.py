@@ -38,8 +38,9 @@ def find_caches(graph: ir.Graph) -> list[Cache]:
     for node in graph:
         if node.op_type != "Concat" or node.domain != "" or len(node.inputs) != 2:
             continue
-        past, present = source(node.inputs[0]), _output_name(node.outputs[0])
+        past = source(node.inputs[0])
         shape = past.shape if past is not None else None
+        present = _output_name(node.outputs[0], past.dtype) if past is not None else ""
         if past is None or shape is None or past not in inputs or not present:
             continue
         axis = int_attribute(node, "axis", 0) % len(shape)
@@ -57,12 +58,16 @@ def source(value: ir.Value | None) -> ir.Value | None:
     return value
 
 
-def _output_name(value: ir.Value) -> str:
-    """Return the name of the graph output that a value is, by that name or another; empty where it is none."""
+def _output_name(value: ir.Value, dtype: ir.DataType | None) -> str:
+    """Return the name of the graph output that a value is, by that name or another; empty where it is none.
+
+    A Cast to ``dtype``, which the value has, is another name (some models keep their caches in a type of their own).
+    """
     if value.is_graph_output():
         return str(value.name)
-    same = [use.node for use in value.uses() if use.node.op_type == "Identity"]
-    return next((name for node in same if (name := _output_name(node.outputs[0]))), "")
+    nodes = [use.node for use in value.uses()]
+    same = [node for node in nodes if node.op_type == "Identity" or int_attribute(node, "to", 0) == dtype]
+    return next((name for node in same if (name := _output_name(node.outputs[0], dtype))), "")
 
 
 def long_dims(graph: ir.Graph, caches: Sequence[Cache]) -> dict[str, dict[int, str]]:

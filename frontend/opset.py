@@ -7,6 +7,7 @@ import onnx.version_converter
 import onnx_ir as ir
 
 from ..isa.errors import FlexcError
+from .source import in_memory
 
 OLDEST = 13
 NEWEST = min(28, onnx.defs.onnx_opset_version())  # what the installed onnx has rules for; onnxruntime reads 28
@@ -48,6 +49,8 @@ def _convert(model: ir.Model) -> ir.Model:
             value.shape, value.type = ir.Shape(tensor.shape.numpy()), ir.TensorType(tensor.dtype)
             if not value.is_graph_input():
                 graph.inputs.append(value)
+        elif isinstance(tensor, ir.ExternalTensor):
+            value.const_value = in_memory(tensor)
     converted = onnx.version_converter.convert_version(ir.serde.serialize_model(model), OLDEST)
     result = ir.serde.deserialize_model(converted)
     for value in tuple(result.graph.inputs):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -36,7 +37,8 @@ def probe(model: ir.Model, size: Callable[[ir.Graph], None], where: str) -> Fact
     trial = model.clone()
     size(trial.graph)
     prober = _Prober(trial, where)
-    prober.run()
+    with contextlib.suppress(FlexcError):
+        prober.run()
     return prober.facts
 
 
@@ -55,6 +57,7 @@ class _Prober(Simplifier):
             super()._visit(node)
         except FlexcError as error:
             self.facts.problem = self.facts.problem or error
+            raise
 
     def _infer(self, node: ir.Node) -> list[Spec]:
         specs = super()._infer(node)

@@ -34,6 +34,7 @@ def read(source: str | os.PathLike[str] | onnx.ModelProto | ir.Model) -> tuple[i
     model = _deserialize(_parse(path), str(path))
     ir.external_data.set_base_dir(model.graph, path.parent)
     _check_external(model, path.parent, str(path))
+    _keep_attributes(model, path.parent)
     return model, str(path)
 
 
@@ -68,6 +69,21 @@ def _deserialize(proto: onnx.ModelProto, where: str) -> ir.Model:
     except (ir.serde.SerdeError, ValueError, TypeError, KeyError) as error:
         text = " ".join(str(error.__cause__ or error).split())
         raise FlexcError(f"not a valid ONNX model: {text}", where=where, remedy=_EXPORT_AGAIN) from error
+
+
+def _keep_attributes(model: ir.Model, folder: Path) -> None:
+    """Read attributes that lie in other files: they are small, and ONNX's tools look for them in the current folder."""
+    for graph in model.graphs():
+        for node in graph:
+            for name, attr in tuple(node.attributes.items()):
+                if attr.type == ir.AttributeType.TENSOR and isinstance(attr.value, ir.ExternalTensor):
+                    attr.value.base_dir = folder
+                    node.attributes[name] = ir.AttrTensor(name, in_memory(attr.value))
+
+
+def in_memory(tensor: ir.TensorProtocol) -> ir.TensorProtocol:
+    """Return a copy of a tensor that needs no file."""
+    return ir.Tensor(tensor.numpy(), dtype=tensor.dtype, name=tensor.name)
 
 
 def _external_tensors(model: ir.Model) -> Iterator[ir.ExternalTensor]:

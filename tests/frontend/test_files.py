@@ -51,6 +51,23 @@ def test_external_data_is_mapped(file: Path) -> None:
     )
 
 
+@pytest.mark.parametrize("opset", [11, 20])
+def test_attributes_and_small_constants_in_another_file(
+    opset: int, build: Build, run: Callable[..., list[np.ndarray]], tmp_path: Path
+) -> None:
+    text = "g (float[3] x) => (float[3] y) <int64[1] n = {3}>"
+    proto = build(text + " { f = ConstantOfShape<value = float[1] {2.5}>(n) z = Mul(x, f) y = Add(z, w) }", opset,
+                  w=np.arange(3, dtype=np.float32))  # fmt: skip
+    proto.graph.node[0].attribute[0].t.CopyFrom(onnx.numpy_helper.from_array(np.array([2.5], np.float32)))
+    x = np.ones(3, np.float32)
+    (expected,) = run(proto, {"x": x})
+    path = tmp_path / "m.onnx"
+    onnx.save(proto, path, save_as_external_data=True, location="w", size_threshold=0, convert_attribute=True)
+    assert onnx.load(path, load_external_data=False).graph.node[0].attribute[0].t.external_data
+    save(load(path), tmp_path / "again.onnx")
+    np.testing.assert_array_equal(run(tmp_path / "again.onnx", {"x": x})[0], expected)
+
+
 def test_missing_data_file(file: Path) -> None:
     (file.parent / "w.bin").unlink()
     with pytest.raises(FlexcError, match=r"'w\.bin' is missing"):

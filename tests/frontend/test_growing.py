@@ -160,6 +160,24 @@ def test_a_name_within_another_name_is_not_the_same() -> None:
     assert [shape_of(value)[1:] for value in model.graph.inputs[:3]] == [(2, 4), (CAPACITY, 4), (5, 4)]
 
 
+def test_a_cache_that_is_cast_to_its_own_type_is_put_out() -> None:
+    proto = parsed("y = ReduceSum(present_k, one)")
+    proto.graph.node[0].output[0] = "joined"
+    proto.graph.node.insert(1, onnx.helper.make_node("Cast", ["joined"], ["present_k"], to=onnx.TensorProto.FLOAT))
+    compare(proto, "step", {"present_k": 1}, rows, (3, 2, 1))
+
+
+def test_a_mask_that_is_added_to_the_scores_of_several_positions() -> None:
+    proto = onnx.parser.parse_model(
+        '<ir_version: 8, opset_import: ["" : 18]>'
+        "g (float[1,step,4] x, float[1,past,4] past_k, float[1,all] mask) => (float[] y, float[1,total,4] present_k)"
+        f"<{AXES}>{{ present_k = Concat<axis = 1>(past_k, x) t = Transpose<perm = [0,2,1]>(present_k)"
+        " s = MatMul(x, t) a = Add(s, mask) w = Shape(s) r = Reshape(a, w) p = Softmax(r) y = MatMul(p, present_k) }"
+    )
+    feed: Feed = lambda valid, step: rows(valid, step) | {"mask": X[0, : valid + step, :1].T.copy()}  # noqa: E731
+    compare(proto, "step", {"present_k": 1}, feed, (3, 2, 1))
+
+
 REFUSED = {
     "the past alone": ("m = Neg(past_k) y = ReduceSum(m, one)", "reads the past apart from what a step adds"),
     "a mean over positions": ("y = ReduceMean(present_k, one)", "takes a mean over the positions"),

@@ -63,7 +63,7 @@ class Inference:
             key, proto, types, data = self._describe(node)
             if key not in self._known:
                 self._known[key] = self._infer(node, proto, types, data)
-        except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError, RuntimeError) as error:
+        except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError, RuntimeError, ValueError) as error:
             text = " ".join(str(error).split()).partition(" ==> ")[0]
             raise FlexcError(f"not a valid ONNX node: {text}", where=where) from error
         return self._known[key]

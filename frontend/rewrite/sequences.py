@@ -46,6 +46,8 @@ def _makes(tensors: Callable[[Site], _Tensors | None]) -> SiteRule:
         if found is None:
             return False
         site.editor.sequences[made] = found
+        kinds = [value.dtype for value in found if value.dtype is not None]
+        made.type = ir.SequenceType(ir.TensorType(kinds[0] if kinds else ir.DataType.FLOAT))
         return True
 
     rule.__doc__ = tensors.__doc__

@@ -14,6 +14,7 @@ from flexc.argument_types import array_of
 from flexc.compiler import Model
 from flexc.emulation import Arrays
 from flexc.frontend.caches import find_caches, long_dims
+from flexc.frontend.own_pasts import write_joins_out
 from flexc.frontend.source import read
 from flexc.isa.errors import FlexcError, did_you_mean, raise_all
 
@@ -134,12 +135,14 @@ def read_signature(model: Model) -> Signature:
     graph = read(model)[0].graph
     held = set(graph.initializers)
     inputs = tuple(_argument(value) for value in graph.inputs if value.name not in held)
+    outputs = tuple(_argument(value) for value in graph.outputs)
+    write_joins_out(graph)
     caches = find_caches(graph)
     long = long_dims(graph, caches) if caches else {}
     pasts = {str(cache.past.name): cache for cache in caches}
     return Signature(
         inputs,
-        tuple(_argument(value) for value in graph.outputs),
+        outputs,
         {name: cache.present for name, cache in pasts.items()},
         {name: cache.axis for name, cache in pasts.items()},
         {name: next(iter(axes)) for name, axes in long.items() if name not in pasts},

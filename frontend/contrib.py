@@ -14,7 +14,7 @@ from . import packed, wide
 from .codes import Codes
 from .edit import Editor, constant_array, float_attribute, int_attribute, shape_of
 from .integer import dequantised, reduced
-from .rewrite import fused
+from .rewrite import fused, grouped_query
 from .rewrite.site import at_site
 
 DOMAIN = "com.microsoft"
@@ -186,5 +186,5 @@ CONTRIB: dict[str, tuple[Rule, ...]] = {
     "DynamicQuantizeMatMul": (_dynamic_quantize_matmul,),
     "QGemm": (_qgemm,),
     **{name: (rule,) for name, rule in packed.RULES.items()},
-    **{name: (at_site(rule),) for name, rule in fused.RULES.items()},
+    **{name: (at_site(rule),) for name, rule in (fused.RULES | grouped_query.RULES).items()},
 }

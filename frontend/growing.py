@@ -20,6 +20,7 @@ from .bind import bind_shapes
 from .caches import Cache, find_caches, long_dims, set_dims, symbol, without
 from .length_rules import Rules
 from .lengths import Lengths
+from .own_pasts import write_joins_out
 from .probe import Facts, probe
 from .states import STATE_KEY
 
@@ -53,6 +54,7 @@ def hold_caches(
             cannot be followed.
     """
     graph = model.graph
+    write_joins_out(graph)
     caches = find_caches(graph)
     if not caches:
         raise FlexcError(

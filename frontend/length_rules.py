@@ -125,7 +125,9 @@ class Rules:
         if not self.lengths.known(value) or not self.lengths.varies(value):
             return value
         if value not in self._made:
-            self._made[value] = self._number(value, user)
+            made = self._number(value, user)
+            made.type = made.type or ir.TensorType(ir.DataType.from_numpy(self.lengths.dtype(value)))
+            self._made[value] = made
         return self._made[value]
 
     def _number(self, value: ir.Value, user: ir.Node) -> ir.Value:
@@ -342,12 +344,12 @@ def _attention(rules: Rules, node: ir.Node) -> None:
         rows = rules.lengths.shape(query)[rank - 2]
         size = rules.run_time.constant(np.array([rows, keys[axis]]))
         mask = rules.run_time.node("Expand", [inside, size])
-    elif rules.lengths.dtype(mask) == np.bool_:
+        node.resize_inputs(max(4, len(node.inputs)))
+    elif (kind := mask.dtype.numpy() if mask.dtype is not None else rules.lengths.dtype(mask)) == np.bool_:
         mask = rules.run_time.node("And", [mask, inside])
     else:
-        low = rules.run_time.constant(np.array(-np.inf, rules.lengths.dtype(mask)))
+        low = rules.run_time.constant(np.array(-np.inf, kind))
         mask = rules.run_time.node("Where", [inside, mask, low])
-    node.resize_inputs(max(4, len(node.inputs)))
     node.replace_input_with(3, mask)
 
 

@@ -10,6 +10,10 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from tests.frontend.test_grouped_query import FORMS
+from tests.frontend.test_own_pasts import MASK, group_query
+from tests.frontend.test_own_pasts import model as decoder
+
 from .conftest import Call
 
 
@@ -120,3 +124,31 @@ def test_wrong_caches(flexc: Call, model: Path, tmp_path: Path, words: list[str]
     assert done.code in (1, 2)
     assert message in done.err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_attention_of_onnxruntime_keeps_its_own_past(flexc: Call, tmp_path: Path) -> None:
+    """A decoder as onnxruntime-genai writes it; its tokens are those of a loop around onnxruntime itself."""
+    import onnxruntime as ort
+
+    rng, path = np.random.default_rng(5), tmp_path / "decoder.onnx"
+    attributes, tables = FORMS["rotated"]
+    nodes = group_query(attributes, tables, packed=True)
+    nodes = [helper.make_node("Gather", ["table", "input_ids"], ["x"]), *nodes]
+    nodes.append(helper.make_node("MatMul", ["y", "head"], ["logits"]))
+    constants = tables | {"one": np.array([1]), "index": np.array(1)}
+    constants |= {"table": rng.standard_normal((40, 24)).astype(np.float32)}
+    constants |= {"head": rng.standard_normal((128, 40)).astype(np.float32)}
+    proto = decoder(nodes, {"input_ids": (TensorProto.INT64, [1, "step"])} | MASK, 21, **constants)
+    proto.graph.output[0].CopyFrom(helper.make_tensor_value_info("logits", TensorProto.FLOAT, [1, "step", 40]))
+    onnx.save(proto, path)
+    done = flexc("generate", path, "--prompt", "3,7,11,2", "--new", "6", "--cache", "16", "--json")
+    assert (done.code, done.err) == (0, "")
+    session, tokens, made = ort.InferenceSession(str(path)), [3, 7, 11, 2], list[int]()
+    past = {name: np.zeros((1, 2, 0, 32), np.float32) for name in ("past_k", "past_v")}
+    for length in range(4, 10):
+        ids = np.array([tokens[-1:] if made else tokens], np.int64)
+        feeds = {"input_ids": ids, "attention_mask": np.ones((1, length), np.int64), **past}
+        logits, past["past_k"], past["past_v"] = session.run(None, feeds)
+        made.append(int(np.argmax(np.asarray(logits)[0, -1])))
+        tokens.append(made[-1])
+    assert json.loads(done.out)["tokens"] == made

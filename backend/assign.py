@@ -11,9 +11,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import TypeAlias
 
-from ..isa.encoding import instr
+from ..isa.encoding import fits, instr
 from ..isa.fields import Value
 from ..isa.instruction import Instr
 from ..isa.machine import Machine
@@ -139,16 +140,24 @@ def _write_unit(unit: Unit, sets: Held, where: Held, out: Assigned) -> None:
 
 def _set(register: int, stream: Stream) -> Iterator[Instr]:
     kind: dict[str, Value] = {"space": stream.space, "dtype": stream.dtype}
-    yield instr("stream", stream=register, base=stream.base, rows=stream.rows, cols=stream.cols, **kind)
+    place = {"stream": register, "base": stream.base, "rows": stream.rows, "cols": stream.cols}
+    steps = [{"level": step.level, "by": step.stride, "mod": step.period} for step in stream.steps]
+    small = next((step for step in steps if fits("slide", **kind, **place, **step)), None)
+    if small is None:
+        yield instr("stream", **kind, **place)
+    else:
+        yield instr("slide", **kind, **place, **small)
     if not stream.is_dense:
         yield instr("pitch", stream=register, row=stream.row_pitch, col=stream.col_pitch)
-    for step in stream.steps:
-        yield instr("step", stream=register, level=step.level, by=step.stride, mod=step.period)
+    for step in steps:
+        if step is not small:
+            yield instr("step", stream=register, **step)
 
 
+@lru_cache(1 << 14)
 def cost(stream: Stream) -> int:
     """Return how many instructions set a stream."""
-    return 1 + (not stream.is_dense) + len(stream.steps)
+    return sum(1 for _ in _set(0, stream))
 
 
 def _chosen(run: Run, count: int, kept: Held) -> list[dict[Stream, int]]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import TypeAlias
 
 import numpy as np
@@ -24,6 +25,8 @@ from .units import Line, Unit
 
 #: Instructions that a loop must save to be worth it.
 _LEAST_SAVED = 16
+#: Ops of a stretch that are tried as the first of a turn.
+_MOST_SHIFTS = 64
 #: Memories in which addresses may differ from turn to turn: in the others every kernel begins anew.
 _MOVING = ("const", "dram", "cells")
 
@@ -85,12 +88,24 @@ def _level(line: Line) -> int:
     return level
 
 
-def _even(ops: Sequence[Op], lines: Sequence[Line], stretch: Stretch) -> Iterator[Turns]:
-    """Yield the turns of a stretch in which all addresses move evenly, as many side by side as there are."""
-    starts = range(stretch.start, stretch.start + stretch.turns * stretch.period, stretch.period)
-    bases = np.array([_bases(lines[ops[start].first : ops[start + stretch.period - 1].last]) for start in starts])
-    even = _Evenness(bases.reshape(len(starts), -1))
-    turn = lines[ops[stretch.start].first : ops[stretch.start + stretch.period - 1].last]
+def _even(ops: Sequence[Op], lines: Sequence[Line], stretch: Stretch) -> list[Turns]:
+    """Return the turns of a stretch in which all addresses move evenly, from the first op on that gives the most."""
+    rest = stretch.stop - stretch.start - stretch.turns * stretch.period
+    bases = [_bases(lines[op.first : op.last]) for op in ops[stretch.start : stretch.stop]]
+    tried = (
+        list(_runs(ops, lines, Stretch(stretch.start + shift, stretch.stop, stretch.period), bases[shift:]))
+        for shift in range(min(rest, _MOST_SHIFTS) + 1)
+    )
+    return max(tried, key=lambda found: sum((turns.count - 1) * turns.period for turns in found))
+
+
+def _runs(
+    ops: Sequence[Op], lines: Sequence[Line], stretch: Stretch, bases: Sequence[Sequence[int]]
+) -> Iterator[Turns]:
+    """Yield turns side by side in which all addresses move evenly, with the first op of the stretch a first one."""
+    period, starts = stretch.period, range(0, stretch.turns * stretch.period, stretch.period)
+    even = _Evenness(np.array([[*chain(*bases[start : start + period])] for start in starts], np.int64))
+    turn = lines[ops[stretch.start].first : ops[stretch.start + period - 1].last]
     needed = len({stream for line in turn for stream in line.streams.values()})
     around = 0 if needed <= STREAMS else 2 * STREAMS  # registers that may have to be set before the loop, and after
     place = 0
@@ -101,7 +116,7 @@ def _even(ops: Sequence[Op], lines: Sequence[Line], stretch: Stretch) -> Iterato
             continue
         moves = even.moves(place, end)
         if (end - place - 1) * len(turn) - sum(map(len, moves)) - around >= _LEAST_SAVED:
-            yield Turns(starts[place], stretch.period, end - place, moves)
+            yield Turns(stretch.start + starts[place], period, end - place, moves)
         place = end
 
 

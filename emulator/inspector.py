@@ -14,7 +14,7 @@ from ..isa.errors import FlexcError, did_you_mean
 from ..isa.fields import parse_integer
 from ..isa.instruction import ENGINES, Groups, Instr
 from ..isa.program import Program, Tensor
-from ..isa.registers import changed, stream_of
+from ..isa.registers import CHANGING, SETTING, changed, stream_of
 from ..isa.streams import DTYPES, SPACES, Stream
 from .array import FastArray
 from .cells import Site, WeightCache, unpack_indices
@@ -56,9 +56,9 @@ class Inspector:
     def note(self, instr: Instr) -> None:
         """Follow an instruction of control that has been carried out."""
         match instr.mnemonic:
-            case "stream":
+            case name if name in SETTING:
                 self.streams[instr.integer("stream")] = stream_of(instr)
-            case "pitch" | "step":
+            case name if name in CHANGING:
                 number = instr.integer("stream")
                 self.streams[number] = changed(self.streams[number], instr)
             case "groups":

@@ -15,7 +15,8 @@ from functools import cached_property
 from ..isa.errors import FlexcError
 from ..isa.instruction import LEVELS, Groups, Instr, Operands
 from ..isa.program import Program, Tensor
-from ..isa.streams import DTYPES, Step, Stream
+from ..isa.registers import CHANGING, SETTING, changed, groups_of, stream_of
+from ..isa.streams import DTYPES, Stream
 
 _GROUPS, _ACT = "groups", "act"
 _State = dict[int | str, Stream | Groups]
@@ -197,14 +198,11 @@ class _Builder:
 
     def control(self, pc: int, instr: Instr) -> None:
         match instr.mnemonic:
-            case "stream":
-                word = instr.integer
-                self.state[word("stream")] = Stream.dense(
-                    instr.word("space"), instr.word("dtype"), word("base"), word("rows"), word("cols")
-                )
-            case "pitch" | "step":
+            case name if name in SETTING:
+                self.state[instr.integer("stream")] = stream_of(instr)
+            case name if name in CHANGING:
                 number = instr.integer("stream")
-                self.state[number] = _changed(self.stream(pc, number), instr)
+                self.state[number] = changed(self.stream(pc, number), instr)
             case "groups":
                 self.state[_GROUPS] = groups_of(instr)
 
@@ -227,20 +225,8 @@ class _Builder:
         return groups
 
 
-def groups_of(instr: Instr) -> Groups:
-    """Return the state that a ``groups`` instruction sets."""
-    whole = instr.integer
-    return Groups(whole("n"), whole("m"), whole("blocks"), whole("index"), instr.word("packing"), instr.word("select"))
-
-
-def _changed(stream: Stream, instr: Instr) -> Stream:
-    if instr.mnemonic == "pitch":
-        return stream.with_pitch(instr.integer("row"), instr.integer("col"))
-    return stream.with_step(Step(instr.integer("level"), instr.integer("by"), instr.integer("mod")))
-
-
 def _used(instr: Instr) -> set[int | str]:
-    if instr.mnemonic in ("pitch", "step"):
+    if instr.mnemonic in CHANGING:
         return {instr.integer("stream")}
     used: set[int | str] = {instr.integer(name) for name in stream_operands(instr)}
     used.discard(-1)
@@ -251,7 +237,7 @@ def _used(instr: Instr) -> set[int | str]:
 
 def _set(instr: Instr) -> set[int | str]:
     match instr.mnemonic:
-        case "stream":
+        case name if name in SETTING:
             return {instr.integer("stream")}
         case "groups":
             return {_GROUPS}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from .errors import FlexcError
-from .fields import Value
+from .fields import FieldError, Value
 from .instruction import OPCODE_BITS, WORD_BYTES, Instr
 from .table import BY_MNEMONIC, BY_OPCODE
 
@@ -27,6 +27,15 @@ def instr(mnemonic: str, **values: Value) -> Instr:
         full[field.name] = value
         field.encode(value)
     return Instr(spec, full)
+
+
+def fits(mnemonic: str, **values: Value) -> bool:
+    """Return whether an instruction of that name has room for these values."""
+    try:
+        instr(mnemonic, **values)
+    except FieldError:
+        return False
+    return True
 
 
 def encode(instruction: Instr) -> bytes:

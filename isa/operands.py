@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from .fields import Choice, Float32, OptionalStream, Register
 from .instruction import LEVELS, STREAMS
+from .streams import DTYPES, SPACES
 
 
 def stream(name: str, doc: str) -> Register:
@@ -16,6 +17,8 @@ def level(name: str, doc: str) -> Register:
     return Register(name, 3, doc, positional=True, prefix="L", count=LEVELS)
 
 
+SPACE = Choice("space", 3, "memory", positional=True, words=SPACES)
+DTYPE = Choice("dtype", 4, "element type", positional=True, words=tuple(DTYPES))
 CHANNEL = Register("channel", 1, "DMA channel", positional=True, prefix="ch", count=2)
 DST = stream("dst", "where the result goes")
 A = stream("a", "first operand")

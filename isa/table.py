@@ -5,8 +5,7 @@ from __future__ import annotations
 from . import counters, durations
 from .fields import Choice, Signed, Tokens, Unsigned
 from .instruction import ENGINES, SEMAPHORES, WORD_BITS, Instruction
-from .operands import CHANNEL, DST, LEVEL, MODE, level, stream
-from .streams import DTYPES, SPACES
+from .operands import CHANNEL, DST, DTYPE, LEVEL, MODE, SPACE, level, stream
 from .vector_table import VECTOR
 
 __all__ = ["ARRAY", "BY_MNEMONIC", "BY_OPCODE", "CONTROL", "HOST", "MOVES", "TABLE", "VECTOR", "check_table"]
@@ -28,13 +27,30 @@ CONTROL = (
         "control",
         (
             stream("stream", "the stream to set"),
-            Choice("space", 3, "memory", positional=True, words=SPACES),
-            Choice("dtype", 4, "element type", positional=True, words=tuple(DTYPES)),
+            SPACE,
+            DTYPE,
             Unsigned("base", 40, "address of element (0, 0)", unit="bytes", hexadecimal=True),
             Unsigned("rows", 28, "rows", low=1),
             Unsigned("cols", 28, "columns", low=1),
         ),
         "Point a stream at rows x cols elements without gaps; earlier pitches and steps of this stream are forgotten.",
+    ),
+    Instruction(
+        "slide",
+        0x09,
+        "control",
+        (
+            stream("stream", "the stream to set"),
+            SPACE,
+            DTYPE,
+            Unsigned("base", 32, "address of element (0, 0)", unit="bytes", hexadecimal=True),
+            Unsigned("rows", 16, "rows", low=1),
+            Unsigned("cols", 17, "columns", low=1),
+            level("level", "the loop it moves with"),
+            Signed("by", 32, "distance an iteration", unit="bytes"),
+            Unsigned("mod", 4, "places of the ring; 0: no ring", default=0),
+        ),
+        "`stream` and `step` in one, for numbers that are small enough.",
     ),
     Instruction(
         "pitch",

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from ..errors import FlexcError, did_you_mean
 from ..instruction import WORD_BYTES, Instr
 from ..program import EVERY, Op, Program, Tile
+from ..registers import SETTING
 from ..tensors import extent
 
 if TYPE_CHECKING:
@@ -88,7 +89,7 @@ class Notes:
 
     def comment(self, instruction: Instr) -> str:
         """Return what an instruction's numbers mean, or nothing."""
-        if instruction.mnemonic == "stream":
+        if instruction.mnemonic in SETTING:
             return self.name(instruction.word("space"), instruction.integer("base"))
         return ""
 

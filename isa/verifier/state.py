@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from ..instruction import Groups, Instr
 from ..program import Program
-from ..registers import changed, groups_of, stream_of
+from ..registers import SETTING, changed, groups_of, stream_of
 from ..streams import Stream
 from ..tensors import extent
 from .access import Access, access_of_tensor
@@ -127,7 +127,7 @@ class _Walker:
         if instruction.mnemonic == "groups":
             self.state.groups = groups_of(instruction)
             yield from group_problems(self.state.groups, instruction, self.machine)
-        elif instruction.mnemonic == "stream":
+        elif instruction.mnemonic in SETTING:
             streams[instruction.integer("stream")] = self.checks.same(stream_of(instruction))
         elif isinstance(number, int):
             if number not in streams:

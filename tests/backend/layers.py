@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import onnx
@@ -17,10 +17,8 @@ BLOCK = (
 )
 
 
-def stacked(
-    layers: int, width: int, hidden: int, rows: int = 8, same: Mapping[str, str] | None = None, seed: int = 0
-) -> onnx.ModelProto:
-    """Return a network of so many layers behind a linear; ``same`` names weights that are another: ``{"a3": "a0"}``."""
+def stacked(layers: int, width: int, hidden: int, rows: int = 8, seed: int = 0) -> onnx.ModelProto:
+    """Return a network of so many layers behind a linear."""
     rng = np.random.default_rng(seed)
     shapes = {"a": (width, hidden), "b": (width, hidden), "c": (hidden, width)}
     weights: dict[str, Array] = {
@@ -28,13 +26,9 @@ def stacked(
         for layer in range(layers)
         for name, shape in shapes.items()
     }
-    body = text_of([BLOCK] * layers)
-    for name, other in (same or {}).items():
-        body = body.replace(f"{name})", f"{other})")
-        del weights[name]
     weights["e"] = rng.standard_normal((16, width)).astype(np.float32)
     head = f"(float[{rows},16] x) => (float[{rows},{width}] h{layers - 1}) <int64[1] last = {{1}}>"
-    return parsed(f"{head} {{ h = MatMul(x, e)  {body} }}", **weights)
+    return parsed(f"{head} {{ h = MatMul(x, e)  {text_of([BLOCK] * layers)} }}", **weights)
 
 
 def text_of(blocks: Sequence[str]) -> str:

@@ -67,7 +67,26 @@ def test_what_all_turns_of_a_loop_need_is_set_before_it() -> None:
     builder.begin_turns(4, ())
     fill(builder, stream(0, Step(0, 64)))
     builder.end_turns()
-    assert finished(builder) == ["stream", "step", "loop", "vfill", "endloop"]
+    assert finished(builder) == ["slide", "loop", "vfill", "endloop"]
+
+
+@pytest.mark.parametrize(
+    ("given", "code"),
+    [
+        (Stream.dense("buf", "f32", 0, 2, 4), ["stream"]),
+        (stream(0, Step(0, 64, 2)), ["slide"]),
+        (stream(0, Step(0, -64), Step(1, 8)), ["slide", "step"]),
+        (stream(0, Step(0, 64, 16)), ["stream", "step"]),
+        (stream(0, Step(0, 64, 16), Step(1, 8)), ["slide", "step"]),
+        (Stream("dram", "f32", 1 << 32, 2, 4, 16, 4, (Step(0, 64),)), ["stream", "step"]),
+        (Stream("buf", "f32", 0, 2, 4, 32, 4, (Step(0, 1 << 31),)), ["stream", "pitch", "step"]),
+        (Stream("buf", "f32", 0, 2, 4, 32, 4, (Step(0, 16),)), ["slide", "pitch"]),
+    ],
+)
+def test_a_stream_is_set_by_as_few_instructions_as_there_is_room_for(given: Stream, code: list[str]) -> None:
+    builder = started()
+    fill(builder, given)
+    assert finished(builder) == [*code, "vfill"]
 
 
 def test_turns_find_registers_as_every_turn_leaves_them() -> None:

@@ -3,20 +3,30 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import onnx
 import pytest
 
 from flexc.backend import lower
-from flexc.backend.roll import Written
+from flexc.backend.assign import assign
+from flexc.backend.roll import Written, roll
+from flexc.backend.units import Line, Unit
 from flexc.emulator.run import Executor
+from flexc.emulator.stepping import in_order
 from flexc.emulator.timing import OpTiming, time_program
+from flexc.emulator.walk import build
+from flexc.isa.encoding import instr
+from flexc.isa.instruction import LEVELS
 from flexc.isa.machine import Machine, load_machine
-from flexc.isa.program import EVERY, Program
+from flexc.isa.program import EVERY, Op, Program, Tap, Tile
+from flexc.isa.streams import Step, Stream
 from tests.backend.compare import assert_same, compiled, small_machine
 from tests.backend.layers import stacked
 from tests.backend.models import random_feeds
+from tests.emulator import programs
 
 EDGE = load_machine("edge")
 
@@ -65,20 +75,89 @@ def test_layers_become_a_loop_and_nothing_else_changes(machine: Machine, monkeyp
     assert results[0].tobytes() == results[1].tobytes()
 
 
-def test_few_layers_and_a_weight_that_two_share() -> None:
-    """The weight of the fourth layer lies where that of the first does: the loop ends before it."""
-    model = stacked(8, 48, 64, same={"a3": "a0"})
-    program = assert_same(model, EDGE, random_feeds(model), {"h7": False})
-    assert len(turns(program)) == 2
-    assert sum(turns(program)) <= 7
-
-
-def test_two_like_linears_side_by_side_are_a_loop_already() -> None:
+def test_a_network_of_one_layer_has_no_loop() -> None:
     model = stacked(1, 48, 64)
-    program = assert_same(model, EDGE, random_feeds(model), {"h0": False})
-    assert turns(program) == [2]
-    inside = [(op.nodes[0], op.iteration) for op in program.debug.ops if op.iteration != EVERY]
-    assert inside == [("MatMul_1/multiply", 0), ("MatMul_2/multiply", 1)]
+    assert turns(assert_same(model, EDGE, random_feeds(model), {"h0": False})) == []
+
+
+LINES = 20
+
+
+def written(bases: Sequence[Sequence[int]]) -> Written:
+    """Return an op for each row of addresses: a unit in which a stream at each, and one in the buffer, are used."""
+    units, ops = [], []
+    for number, own in enumerate(bases):
+        streams = [Stream.dense("dram", "f32", base, 2, 4) for base in own]
+        inside = Stream("buf", "f32", 0, 2, 4, 16, 4, (Step(0, 32),))
+        body = [Line("copy", {"dst": inside, "src": each}, {"channel": 0}) for each in streams]
+        loop = [Line("loop", {}, {"level": 0, "count": 3}), *body, Line("endloop", {}, {"level": 0})]
+        units.append(Unit([*loop, *[Line("barrier", {}, {})] * (LINES - len(loop))]))
+        ops.append(Op(f"op{number}", "X", (), "dma", "", LINES * number, LINES * (number + 1)))
+    taps = [Tap(op.first + 1, "dst", op.name, "f32", (6, 4), 0, 4, 1, (Step(0, 8),)) for op in ops]
+    tiles = [Tile(op.first, "row", 3) for op in ops]
+    return Written(units, ops, taps, tiles)
+
+
+def carried_out(code: Written) -> list[tuple[str, int, int]]:
+    """Return all copies in order: for which op, from where, to where."""
+    assigned = assign(code.units, EDGE)
+    program = programs.program([*assigned.code, instr("halt")])
+    debug = assigned.debug(code.ops, code.taps, code.tiles, ())
+    found, iterations = [], [0] * LEVELS
+    for leaf in in_order(build(program).root, iterations):
+        if leaf.streams:
+            around = [
+                op for op in debug.ops if op.first <= leaf.pc < op.last and op.iteration in (EVERY, iterations[0])
+            ]
+            src, dst = (leaf.streams[name].address(iterations, iterations) for name in ("src", "dst"))
+            found.append((around[0].name, src, dst))
+            assert len(around) == 1
+    return found
+
+
+@pytest.mark.parametrize(
+    ("bases", "counts"),
+    [
+        ([[0], [64], [128], [192]], [4]),
+        ([[0, 4096], [64, 0], [128, 4096], [192, 0]], [4]),
+        ([[0, 0], [64, 128], [0, 0], [64, 128], [0, 0]], [5]),
+        ([[0], [640], [704], [768], [832]], [4]),
+        ([[0], [64], [128], [5000], [5064], [5128], [5192]], [3, 4]),
+        ([[512], [256], [0]], [3]),
+        ([[0], [64], [64], [0]], [2, 2]),
+        ([[0, 8], [0, 8], [0]], [2]),
+        ([[0]], []),
+    ],
+)
+def test_addresses_that_move_evenly_are_a_loop(bases: list[list[int]], counts: list[int]) -> None:
+    before = written(bases)
+    after = roll(before, EDGE)
+    assert [line.values["count"] for unit in after.units if unit.opens for line in unit.lines] == counts
+    assert carried_out(after) == carried_out(before)
+    assert [tap.value for tap in after.taps] == [op.name for op in before.ops]
+
+
+def test_every_copy_stays_what_it_was_however_addresses_lie() -> None:
+    rng = np.random.default_rng(1)
+    rolled = 0
+    for _ in range(60):
+        period, count = rng.integers(1, 4), rng.integers(1, 7)
+        first, by = rng.integers(0, 99, (2, period, 3)) * 64
+        bases = [(first[p] + by[p] * (t % 2 if p % 2 else t)).tolist() for t in range(count) for p in range(period)]
+        for _ in range(rng.integers(0, 3)):
+            bases[rng.integers(len(bases))][rng.integers(3)] = int(rng.integers(99))
+        extra = [row[: 1 + place % 3] for place, row in enumerate(bases[: rng.integers(0, 3)])]
+        before = written([*extra, *bases, *extra])
+        after = roll(before, EDGE)
+        assert carried_out(after) == carried_out(before)
+        rolled += any(unit.opens for unit in after.units)
+    assert rolled > 30
+
+
+def test_loops_are_as_deep_as_the_machine_allows() -> None:
+    shallow = replace(EDGE, control=replace(EDGE.control, loop_levels=1))
+    before = written([[0], [64], [128], [192]])
+    assert roll(before, shallow) is before
 
 
 def test_taps_hold_in_their_own_iteration() -> None:

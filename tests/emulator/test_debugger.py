@@ -121,6 +121,20 @@ def test_a_node_of_one_iteration_is_reached_in_that_one() -> None:
     assert [line.split("; ")[-1] for line in listing if "vmul" in line] == ["double", "again"]
 
 
+def test_streams_set_in_one_word_or_in_two_are_the_same() -> None:
+    slid = SOURCE.replace("rows=1 cols=4\n    step   s1, L0 by=16 mod=2", "rows=1 cols=4, L0 by=16 mod=2")
+    slid = slid.replace("stream s1, buf, f32 base=0 rows=1 cols=4, L0", "slide s1, buf, f32, L0 base=0 rows=1 cols=4")
+    assert "slide" in slid
+    (text, outputs), (other, expected) = session("u write;r;c", slid), session("u write;r;c")
+    assert "s1: buf f32 1 x 4 at 0x0, L0 by 16 mod 2, now at 0x0" in text
+    assert outputs is not None
+    assert expected is not None
+    assert outputs["y"].tobytes() == expected["y"].tobytes()
+    assert [line for line in text.splitlines() if line[:1] == "s"] == [
+        line for line in other.splitlines() if line[:1] == "s"
+    ]
+
+
 def test_until_stops_once() -> None:
     text, _ = session("c", until="double")
     assert text.count("\npc ") + text.startswith("pc ") == 1

@@ -26,6 +26,14 @@ def test_a_good_program_passes() -> None:
     check(assemble(GOOD))
 
 
+def test_streams_may_be_set_and_moved_in_one_word() -> None:
+    before = "stream s1, buf, u8 base=0x4000 rows=4 cols=tile\n    step s1, L0 by=0x4000 mod=2"
+    slid = "slide s1, buf, u8, L0 base=0x4000 rows=4 cols=tile by=0x4000 mod=2"
+    assert before in GOOD
+    assert problems(GOOD.replace(before, slid)) == []
+    assert "dst reaches bytes" in problems(GOOD.replace(before, slid.replace("by=0x4000", "by=0x40000")))[0]
+
+
 REFUSED = list(every())
 
 

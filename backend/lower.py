@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import onnx_ir as ir
@@ -209,8 +209,10 @@ class Compiler:
                 continue
             if builder.length > first:
                 self.coded.append(item.kernel)
-                builder.ops.append(self._op(item.kernel, first, builder.length))
-                self.written += self._stored(item.kernel)
+                stored = list(self._stored(item.kernel))
+                op = self._op(item.kernel, first, builder.length)
+                builder.ops.append(replace(op, writes=tuple(tensor.name for tensor in stored)))
+                self.written += stored
         if refused:
             raise _Refused(refused)
         first = builder.length

@@ -60,7 +60,8 @@ class Op:
 
     ``engine`` is where the work is done, ``reason`` why there. With an ``iteration`` the code stands in a loop over L0
     and does this for these nodes in that iteration only; other ops have the same code for the others.
-    The last ``tail`` nodes are row work on the results of an array kernel before they leave the buffer.
+    The last ``tail`` nodes are row work on the results of an array kernel before they leave the buffer. ``writes`` are
+    names of tensors that lie in DRAM when the code has run; later ops may write others over them.
     """
 
     name: str
@@ -73,6 +74,7 @@ class Op:
     reason: str = ""
     iteration: int = EVERY
     tail: int = 0
+    writes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

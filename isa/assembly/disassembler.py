@@ -185,7 +185,7 @@ def quoted_label(name: str) -> str:
 
 def _line(instruction: Instr, pc: int, depth: int, options: Options, notes: source.Notes) -> str:
     text = "  " * (depth + 1) + format_instruction(instruction)
-    note = notes.comment(instruction) if options.source else ""
+    note = notes.comment(pc, instruction) if options.source else ""
     if note:
         text = f"{text:<64}  ; {note}"
     if not options.bytes:

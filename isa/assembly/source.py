@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -12,7 +11,7 @@ from ..errors import FlexcError, did_you_mean
 from ..instruction import WORD_BYTES, Instr
 from ..program import EVERY, Op, Program, Tile
 from ..registers import SETTING
-from ..tensors import extent
+from .places import Places, one_line
 
 if TYPE_CHECKING:
     from ..machine import Machine
@@ -26,11 +25,6 @@ def describe_op(op: Op) -> str:
     pattern = f" {op.nm}" if op.nm else ""
     reason = f": {op.reason}" if op.reason else ""
     return one_line(f"node {op.name} ({op.op_type}){pattern} on {op.engine}{reason}")
-
-
-def one_line(text: str) -> str:
-    """Return a text without line ends, so that it can stand in a comment."""
-    return " ".join(text.split())
 
 
 def selected(program: Program, offsets: tuple[int, int] | None, node: str | None) -> set[int]:
@@ -72,11 +66,7 @@ class Notes:
         for number, tile in enumerate(program.debug.tiles):
             self.tiles[tile.pc].append(number)
         self.all_tiles = program.debug.tiles
-        tensors = [*program.inputs, *program.outputs, *program.debug.tensors]
-        self.names: dict[str, list[tuple[int, int, str]]] = {"const": [], "dram": []}
-        for space, start, stop, name in sorted({(each.space, *extent(each), each.name) for each in tensors}):
-            self.names.setdefault(space, []).append((start, stop, name))
-        self.starts = {space: [start for start, _, _ in names] for space, names in self.names.items()}
+        self.places = Places(program)
         self.machine = program.machine
 
     def introduces(self, op: Op) -> Iterator[str]:
@@ -87,10 +77,10 @@ class Notes:
         elif op is alike[0]:
             yield f"{describe_op(op)}; in L0 {', '.join(one_line(f'{each.iteration}: {each.name}') for each in alike)}"
 
-    def comment(self, instruction: Instr) -> str:
+    def comment(self, pc: int, instruction: Instr) -> str:
         """Return what an instruction's numbers mean, or nothing."""
         if instruction.mnemonic in SETTING:
-            return self.name(instruction.word("space"), instruction.integer("base"))
+            return self.places.name(pc, instruction.word("space"), instruction.integer("base"))
         return ""
 
     def headings(self, pc: int, instruction: Instr) -> Iterator[str]:
@@ -99,14 +89,6 @@ class Notes:
             yield describe_tile(self.all_tiles[number], instruction)
         if instruction.mnemonic == "groups":
             yield describe_groups(instruction, self.machine)
-
-    def name(self, space: str, address: int) -> str:
-        """Return the tensor that an address lies in, and how far behind its start; nothing where it is in none."""
-        place = bisect_right(self.starts.get(space, []), address) - 1
-        start, stop, name = self.names[space][place] if place >= 0 else (0, 0, "")
-        if not start <= address < stop:
-            return ""
-        return one_line(name if address == start else f"{name} + {address - start:#x}")
 
 
 def describe_tile(tile: Tile, instruction: Instr) -> str:

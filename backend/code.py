@@ -124,7 +124,7 @@ class Semaphores:
     the first of the pair holds one token between kernels, for a single slot, the second holds two.
     """
 
-    IN_FULL, OUT_FULL, CELLS_FULL, ACC_FULL, WEIGHTS_FULL, SCALES_FULL, ROWS_FULL, ZEROS_FULL = range(1, 9)
+    IN_FULL, OUT_FULL, CELLS_FULL, ACC_FULL, WEIGHTS_FULL, SCALES_FULL, ROWS_FULL, ZEROS_FULL, HELD_FULL = range(1, 10)
     EMPTY: ClassVar[dict[str, tuple[int, int]]] = {
         name: (10 + 2 * place, 11 + 2 * place)
         for place, name in enumerate(("in", "out", "cells", "acc", "weights", "scales", "rows", "sums"))

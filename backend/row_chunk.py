@@ -54,8 +54,9 @@ class RowChunk:
         Raises:
             DoesNotFit: the buffer is too small.
         """
-        first = [self._load(each, moving=False) for each in self.kernel.loads if not self._moves(each)]
-        loads = [self._load(each, moving=True) for each in self.kernel.loads if self._moves(each)]
+        left = [each for each in self.kernel.loads if each not in self.held]
+        first = [self._load(each, moving=False) for each in left if not self._moves(each)]
+        loads = [self._load(each, moving=True) for each in left if self._moves(each)]
         stores = [self._store(root, access) for root, access in self.kernel.stores.items()]
         self._compute()
         return first, loads, stores

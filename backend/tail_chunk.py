@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING
 
 from ..isa.streams import Stream
 from .boxes import Box
-from .code import Builder, Loop, Pending, window
+from .code import Block, Builder, Loop, Pending, Semaphores, window
 from .row_chunk import RowChunk
 
 if TYPE_CHECKING:
     from .row_kernel import Access
     from .tail_kernel import TailKernel
+
+Tree = list[Pending | Block]
 
 
 class TailChunk(RowChunk):
@@ -36,6 +38,8 @@ class TailChunk(RowChunk):
         self.tail, (self.address, self.within), self.like = kernel, results, like
         self.place.update({id(access): 0 for access in kernel.given})
         self.reserved: list[tuple[int, int, int]] = []
+        #: What comes once for all turns of the loops inside a chunk of whole rows.
+        self.kept: list[Pending] = []
 
     def dry_run(self) -> tuple[list[Pending], list[Pending], list[Pending]]:
         """Make room for everything and note the vector code; return the loads before and in the loops, and the stores.
@@ -44,11 +48,26 @@ class TailChunk(RowChunk):
             DoesNotFit: the buffer is too small.
         """
         self.held.update({access: self._inside(access) for access in self.tail.given})
+        if self.within > 1:
+            inner = [strides for count, strides in self.box.loops[1 - self.within :] if count > 1]
+            same = [each for each in self.kernel.loads if not any(own[self.place[id(each)]] for own in inner)]
+            self.kept = [self._load(each, moving=False) for each in same if inner and self._moves(each)]
         return super().dry_run()
 
     def begin(self) -> tuple[list[Pending], list[Pending]]:
         """Write what comes in once, and return what comes and goes over and over; the vector code is in ``code``."""
-        return self._begin()
+        loads, stores = self._begin()
+        if self.kept:
+            self.kept[0].wait(Semaphores.EMPTY["in"][0])
+            self.kept[-1].post(Semaphores.HELD_FULL)
+        return loads, stores
+
+    def around(self, turns: Tree) -> Tree:
+        """Return the loops inside a chunk with what the vector unit waits for and gives back."""
+        if not self.kept:
+            return turns
+        ready, done = (Pending("sync", {}, {"engine": "vector"}) for _ in range(2))
+        return [ready.wait(Semaphores.HELD_FULL), *turns, done.post(Semaphores.EMPTY["in"][0])]
 
     def _inside(self, access: Access) -> Stream:
         """Return the stream on results in the buffer."""

@@ -104,10 +104,13 @@ class TailCode:
             first = self.address + offset[0]
             chunk = TailChunk(kernel, self.builder, box, [*self.outer[:2], *inside], (first, len(inside)))
             loads, stores = chunk.begin()
-            inside = over(replace(box, loops=box.loops[2:]), inside, 0)
-            if len(cuts) == 1 and not [loop for loop in inside if loop.level is not None]:
-                self.early, loads = [*loads], []
-            self.block += nest(inside, [*loads, *chunk.code, *stores])
+            outer, *inner = over(replace(box, loops=box.loops[2:]), inside, 0)
+            turning = any(loop.level is not None for loop in inner)
+            before, moving = (chunk.kept, loads) if turning else (loads, [])
+            body = chunk.around(nest(inner, [*moving, *chunk.code, *stores]))
+            if len(cuts) == 1 and count == 1:
+                self.early, before = [*before], []
+            self.block += nest([outer], [*before, *body])
 
     def _chunk_rows(self) -> int:
         """Return how many whole rows are worked on at a time: as many as fit, several chunks in the whole job."""
@@ -134,7 +137,9 @@ class TailCode:
         try:
             for _, size, _ in self._cuts(rows):
                 box = kernel.rows_box(size, 2)
-                TailChunk(kernel, trial, box, trial.loops(*(count for count, _ in box.loops)), (0, 1)).dry_run()
+                TailChunk(
+                    kernel, trial, box, trial.loops(*(count for count, _ in box.loops)), (0, len(box.loops))
+                ).dry_run()
         except DoesNotFit:
             return False
         return True

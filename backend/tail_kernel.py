@@ -140,18 +140,20 @@ class TailKernel(RowKernel):
         moved = sum(each.cols * each.view.itemsize for each in self._accesses())
         rows = min(self.vectors, max(_ROWS, -(-GOOD_CHUNK_BYTES // max(1, moved))))
         box = self.rows_box(rows, 2) if self.tail.whole else self.piece_box(rows, columns, [(2, self.layout.row)])
-        chunk = TailChunk(self, builder, box, builder.loops(*(count for count, _ in box.loops)), (0, 0))
+        inside = (0, len(box.loops) if self.tail.whole else 0)
+        chunk = TailChunk(self, builder, box, builder.loops(*(count for count, _ in box.loops)), inside)
         first, loads, stores = chunk.dry_run()
         if not self.tail.whole:  # what is the same for all vectors still comes with every column group
             loads = [*first, *loads]
         turns = box.turns // 2
+        coming = [*((1, each) for each in chunk.kept), *((turns, each) for each in loads)]
         times = [busy(each, self.machine) for each in chunk.code]
         return TailCost(
             whole=self.tail.whole,
             rows=rows,
             vector=turns * sum(times),
             last=turns * sum(times[-self.machine.control.queue_depth :]),
-            loads=tuple(turns * each.streams["dst"].bytes // rows for each in loads),
+            loads=tuple(times * each.streams["dst"].bytes // rows for times, each in coming),
             stores=tuple(turns * each.streams["src"].bytes // rows for each in stores),
             room=-(-builder.buffer(0) // rows),
         )

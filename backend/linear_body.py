@@ -73,7 +73,11 @@ class LinearBody:
         self.job, self.mapping, self.builder = job, job.mapping, builder
         self.machine = builder.machine
         mapping, shape = job.mapping, job.mapping.shape
-        part, block, group = builder.loops(job.parts, job.blocks, mapping.col_groups)
+        #: Whether the weights of a column group are asked for before the group before it is worked on.
+        self.ahead = mapping.ahead and job.resident_unit is None and job.parts * job.blocks == 1
+        # An even number of turns: slots begin with the first again when a loop around the kernel comes back.
+        groups = (mapping.col_groups - 1) // 2 * 2 if self.ahead else mapping.col_groups
+        part, block, group = builder.loops(job.parts, job.blocks, max(1, groups))
         self.part = part
         if job.matrix is not None:
             self.part = part.over("matrix", "matrices", 1, start=job.matrix)
@@ -81,9 +85,7 @@ class LinearBody:
             self.part = part.over("part", "columns", shape.n, limit=job.parts * shape.n)
         rows, first = mapping.resident_rows, job.first
         self.block = block.over("block of vectors", "vectors", rows, start=first, limit=shape.rows)
-        last = job.column + shape.n
-        self.group = group.over("column group", "columns", mapping.columns, start=job.column, limit=last)
-        self.outer = [self.part, self.block, self.group]
+        self._go_over(group, 0)
         # Rings count the iterations of a level, so no other loop may use these two: the runs share them, in turn.
         self.piece, step = builder.loops(mapping.runs[0].count, mapping.steps)
         self.step = step.over("K step", "K", mapping.slices * mapping.depth, limit=shape.k)
@@ -92,7 +94,7 @@ class LinearBody:
         self.sx_at = builder.buffer(4 * job.mapping.resident_rows, job.row_slots)
         self.weights_at, self.scales_at = self._weight_slots()
         self.results_at = self._room_for_results()
-        self.tail = None if job.tail is None else TailCode(job.tail, mapping, builder, self.outer, self.results_at)
+        self.tail = None if job.tail is None else TailCode(job.tail, mapping, builder, self.outer[:2], self.results_at)
 
     def _room_for_results(self) -> int:
         """Return the address of slots for pieces of results, or of what a tail works on."""
@@ -114,18 +116,52 @@ class LinearBody:
         """Write the whole box and the barrier after it."""
         mapping = self.mapping
         self.builder.write([*groups_code(mapping, self.machine), *self._zeros()])
-        body: Tree = [*self._fetch_block()]
-        group = self._fetch_group()
-        for run in mapping.runs:
-            group += self._pieces(run)
-        group += self._release_group()
-        body += nest([self.group], group)
+        body: Tree = [*self._fetch_block(), *self._groups()]
         if self.tail is not None:
             body = [*self.tail.early, *body, *self.tail.block]
         slots = self.job.row_slots
         body += [_sync("array").post(_empty("rows", slots)), _sync("vector").post(_empty("sums", slots))]
         self.builder.write(nest([self.part, self.block], body))
         self.builder.emit("barrier")
+
+    def _go_over(self, group: Loop, first: int) -> None:
+        """Let the code that is written next work on the column groups of a loop, from group ``first`` on."""
+        job, mapping = self.job, self.mapping
+        start, limit = job.column + first * mapping.columns, job.column + mapping.shape.n
+        self.first = first
+        self.group = group.over("column group", "columns", mapping.columns, start=start, limit=limit)
+        self.outer = [self.part, self.block, self.group]
+
+    def _groups(self) -> Tree:
+        """Return the loop over column groups; the last ones stand apart where weights come one group ahead."""
+        if not self.ahead:
+            fetch, ready = self._fetch_group(0)
+            return nest([self.group], [*fetch, *ready, *self._group()])
+        loop, alone, last = self.group, Loop(1, None), self.mapping.col_groups - 1
+        self._go_over(alone, 0)
+        code, _ = self._fetch_group(0)
+        if loop.level is not None:
+            self._go_over(loop, 0)
+            code += nest([self.group], self._following())
+        for group in range(last // 2 * 2, last):
+            self._go_over(alone, group)
+            code += nest([self.group], self._following())
+        self._go_over(alone, last)
+        _, ready = self._fetch_group(0)
+        return [*code, *nest([self.group], [*ready, *self._group()])]
+
+    def _following(self) -> Tree:
+        """Return the work on a column group, before it the transfer of the next one's weights."""
+        fetch, _ = self._fetch_group(1)
+        _, ready = self._fetch_group(0)
+        return [*fetch, *ready, *self._group()]
+
+    def _group(self) -> Tree:
+        """Return the work on a column group whose weights are there."""
+        code: Tree = []
+        for run in self.mapping.runs:
+            code += self._pieces(run)
+        return code + self._release_group()
 
     def _zeros(self) -> Tree:
         """Fill what no transfer fills: columns between K and whole tiles, and tiles beyond what was made at run time.
@@ -169,23 +205,32 @@ class LinearBody:
         outside = window("dram", "f32", given.base, (given.rows, 1), (given.row_pitch, 4), steps)
         return Pending("copy", {"dst": inside, "src": outside}, {"channel": 0}).post(Semaphores.ROWS_FULL)
 
-    def _fetch_group(self) -> Tree:
+    def _fetch_group(self, after: int) -> tuple[Tree, Tree]:
+        """Return the transfers of the group ``after`` groups later, and what waits for those of the present one."""
         if self.job.fetch_weights is not None:
             return self._fetch_written(self.job.fetch_weights)
         mapping, slots = self.mapping, 2 if self.resident or self.mapping.by_step else self.mapping.weight_slots
         size = mapping.scale_bytes if self.resident or mapping.by_step else mapping.group_bytes
-        steps = self._weight_steps()
-        source = window("const", "u8", self.job.weights, (1, size), None, steps)
-        inside = window("buf", "u8", self.scales_at, (1, size), None, self._turns(self.outer, aligned(size), slots))
+        base = self.job.weights + (self.first + after) * mapping.group_bytes
+        source = window("const", "u8", base, (1, size), None, self._weight_steps())
+        slot, turns = self._slot(size, slots, after)
+        inside = window("buf", "u8", self.scales_at + slot, (1, size), None, turns)
         copy = Pending("copy", {"dst": inside, "src": source}, {"channel": 0})
         copy.wait(_empty("scales", slots)).post(Semaphores.SCALES_FULL)
-        code: Tree = [copy, _sync("vector").wait(Semaphores.SCALES_FULL)]
+        ready: Tree = [_sync("vector").wait(Semaphores.SCALES_FULL)]
         if not self.resident and not mapping.by_step:
             copy.wait(_empty("weights", slots)).post(Semaphores.WEIGHTS_FULL)
-            code.append(_sync("weights").wait(Semaphores.WEIGHTS_FULL))
-        return code
+            ready.append(_sync("weights").wait(Semaphores.WEIGHTS_FULL))
+        return [copy], ready
 
-    def _fetch_written(self, fetch: Callable[[int, Sequence[Step], Loop, Loop], Tree]) -> Tree:
+    def _slot(self, size: int, slots: int, after: int = 0) -> tuple[int, list[Step]]:
+        """Return where the data of a column group lie from the first slot on, and how they take turns."""
+        if not self.ahead:
+            return 0, self._turns(self.outer, aligned(size), slots)
+        odd, distance = (self.first + after) % 2, aligned(size)
+        return odd * distance, self.group.step(-distance if odd else distance, 2)
+
+    def _fetch_written(self, fetch: Callable[[int, Sequence[Step], Loop, Loop], Tree]) -> tuple[Tree, Tree]:
         """Bring the tiles and scales of a column group that was made at run time; the last transfer tells of all."""
         slots = self.mapping.weight_slots
         copies = fetch(
@@ -196,7 +241,7 @@ class LinearBody:
         last.post(Semaphores.SCALES_FULL, Semaphores.WEIGHTS_FULL)
         ready = _sync("dma0").wait(_empty("scales", slots), _empty("weights", slots))
         vector, weights = _sync("vector").wait(Semaphores.SCALES_FULL), _sync("weights").wait(Semaphores.WEIGHTS_FULL)
-        return [ready, *copies, vector, weights]
+        return [ready, *copies], [vector, weights]
 
     def _release_group(self) -> Tree:
         slots = 2 if self.resident or self.mapping.by_step else self.mapping.weight_slots
@@ -219,7 +264,7 @@ class LinearBody:
         piece = Loop(run.count, self.piece.level).over(
             "piece", "vectors of the block", run.size, step=run.step, start=run.start, limit=mapping.resident_rows
         )
-        loads, rest = self.tail.piece(run, piece) if self.tail is not None else ([], [])
+        loads, rest = self.tail.piece(run, piece, self.group, self.first) if self.tail is not None else ([], [])
         code: Tree = [*loads, _sync("array").wait(_empty("acc", mapping.acc_slots))]
         code += nest([self.step], self._step(run, piece))
         acc = self._acc(run, piece, 0, mapping.columns)
@@ -281,10 +326,9 @@ class LinearBody:
             steps = self._turns([*self.outer, piece, step], aligned(mapping.step_bytes), mapping.weight_slots)
             base = self.weights_at
         else:
-            steps = self._turns(self.outer, aligned(mapping.group_bytes), mapping.weight_slots) + step.step(
-                mapping.step_bytes
-            )
-            base = self.weights_at + aligned(mapping.scale_bytes)
+            slot, steps = self._slot(mapping.group_bytes, mapping.weight_slots)
+            steps += step.step(mapping.step_bytes)
+            base = self.weights_at + slot + aligned(mapping.scale_bytes)
         load = Pending("ldw", {"cells": cells, "src": window("buf", "u8", base, shape, None, steps)})
         load.wait(_empty("cells", self._sets())).post(Semaphores.CELLS_FULL)
         if not mapping.by_step:
@@ -322,7 +366,7 @@ class LinearBody:
         made.taps += [self._tap(tap, run, piece) for tap in result.taps]
         moves = self.part.step(result.part_pitch) + self.block.step(mapping.resident_rows * result.row_pitch)
         moves += self.group.step(4 * mapping.columns) + piece.step(run.step * result.row_pitch)
-        base = result.address + run.start * result.row_pitch
+        base = result.address + run.start * result.row_pitch + self.first * 4 * mapping.columns
         target = window(result.space, result.dtype, base, (run.size, width), (result.row_pitch, 4), moves)
         out = Pending("copy", {"dst": target, "src": held}, {"channel": 1})
         return [made, out.wait(Semaphores.OUT_FULL).post(_empty("out", mapping.out_slots))]
@@ -332,7 +376,8 @@ class LinearBody:
         mapping = self.mapping
         _, columns = tail.extent(mapping)
         steps = self.group.step(4 * mapping.columns) + piece.step(run.step * 4 * columns) if tail.whole else []
-        base = self.results_at + (run.start * 4 * columns if tail.whole else 0)
+        base = self.results_at
+        base += 4 * (run.start * columns + self.first * mapping.columns) if tail.whole else 0
         held = window("buf", "f32", base, (run.size, mapping.width), (4 * columns, 4), steps)
         made = self._made(run, piece, replace(acc, cols=mapping.width), held)
         made.taps += [self._tap(tap, run, piece) for tap in self.job.result.taps]
@@ -349,8 +394,8 @@ class LinearBody:
         mapping, job = self.mapping, self.job
         slots = 2 if self.resident or mapping.by_step else mapping.weight_slots
         size = mapping.scale_bytes if self.resident or mapping.by_step else mapping.group_bytes
-        turns = self._turns(self.outer, aligned(size), slots)
-        by_column = window("buf", "f32", self.scales_at, (1, mapping.width), None, turns)
+        slot, turns = self._slot(size, slots)
+        by_column = window("buf", "f32", self.scales_at + slot, (1, mapping.width), None, turns)
         one_scale = scales.rows == 1
         moves = self._row_turns(4 * mapping.resident_rows) + ([] if one_scale else piece.step(4 * run.step))
         start = self.sx_at + (0 if one_scale else 4 * run.start)
@@ -366,8 +411,9 @@ class LinearBody:
         steps += self.group.step(mapping.columns * tap.col_stride) + piece.step(run.step * tap.row_stride)
         return replace(
             tap,
-            base=tap.base + run.start * tap.row_stride,
+            base=tap.base + run.start * tap.row_stride + self.first * mapping.columns * tap.col_stride,
             steps=tuple(steps),
+            col=self.first * mapping.columns,
             col_steps=tuple(self.group.step(mapping.columns)),
             col_limit=mapping.shape.n,
         )

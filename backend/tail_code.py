@@ -68,7 +68,7 @@ class TailCode:
 
     def __init__(self, run: TailRun, mapping: Mapping, builder: Builder, outer: Sequence[Loop], address: int) -> None:
         self.run, self.mapping, self.builder, self.outer, self.address = run, mapping, builder, outer, address
-        self.first: TailChunk | None = None
+        self.like: TailChunk | None = None
         self.early: Tree = []
         self.block: Tree = []
         if run.whole:
@@ -80,18 +80,21 @@ class TailCode:
         block = tuple(self.mapping.resident_rows * stride for stride in row)
         return [(self.outer[0].count, self.run.part), (self.outer[1].count, block)]
 
-    def piece(self, run: Run, piece: Loop) -> tuple[Tree, Tree]:
-        """Return what comes before the products of a piece, and what follows its dequantisation."""
+    def piece(self, run: Run, piece: Loop, groups: Loop, first: int) -> tuple[Tree, Tree]:
+        """Return what comes before the products of a piece, and what follows its dequantisation.
+
+        The pieces are in a loop over column ``groups`` from group ``first`` on.
+        """
         if self.run.whole:
             return [], []
         kernel, mapping = self.run.kernel, self.mapping
         row, (_, col) = kernel.layout.row, kernel.layout.inner[0]
-        group = (mapping.col_groups, tuple(mapping.columns * stride for stride in col))
+        group = (groups.count, tuple(mapping.columns * stride for stride in col))
         outer = [*self._around(), group, (run.count, tuple(run.step * stride for stride in row))]
-        start = tuple(a + run.start * b for a, b in zip(self.run.start, row, strict=True))
+        start = self.run.starting(run.start, first * mapping.columns).start
         box = kernel.piece_box(run.size, mapping.width, outer, start)
-        chunk = TailChunk(kernel, self.builder, box, [*self.outer, piece], (self.address, 0), self.first)
-        self.first = self.first or chunk
+        chunk = TailChunk(kernel, self.builder, box, [*self.outer, groups, piece], (self.address, 0), self.like)
+        self.like = self.like or chunk
         loads, stores = chunk.begin()
         return [*loads], [*chunk.code, *stores]
 
@@ -102,7 +105,7 @@ class TailCode:
             box = kernel.rows_box(size, count, self._around(), start)
             inside = self.builder.loops(*(count for count, _ in box.loops[2:]))
             first = self.address + offset[0]
-            chunk = TailChunk(kernel, self.builder, box, [*self.outer[:2], *inside], (first, len(inside)))
+            chunk = TailChunk(kernel, self.builder, box, [*self.outer, *inside], (first, len(inside)))
             loads, stores = chunk.begin()
             outer, *inner = over(replace(box, loops=box.loops[2:]), inside, 0)
             turning = any(loop.level is not None for loop in inner)

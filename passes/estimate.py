@@ -52,7 +52,8 @@ class _Pipeline:
         self.single_set = machine.array.weight_sets == 1
         self.ahead = machine.control.queue_depth
         self.dma_in = self.weights = self.array = self.vector = self.dma_out = self.bus = 0
-        self.fetched = self.end = 0
+        self.fetched = self.coming = self.end = 0
+        self.ahead_of_use = mapping.ahead and not self.resident
         self.group_free = [0] * mapping.weight_slots
         self.acc_free = [0] * mapping.acc_slots
         self.out_free = [0] * (2 if mapping.shape.tail else mapping.out_slots)
@@ -63,7 +64,7 @@ class _Pipeline:
         """Go through one piece of vectors of one column group."""
         group, within = divmod(number, pieces)
         if within == 0:
-            self._fetch(group)
+            self._begin(group)
         acc, out = number % len(self.acc_free), number % len(self.out_free)
         for transfer in self.time.loads:
             self.dma_in = self._transfer(max(self.dma_in, self.in_free[out]), transfer)
@@ -102,6 +103,20 @@ class _Pipeline:
         if queued is not None:
             self.array = max(self.array, self.vector - queued)
             self.dma_in = max(self.dma_in, self.vector - queued)
+
+    def _begin(self, group: int) -> None:
+        """Ask for the weights of a group, or for those of the next one where they come ahead."""
+        if not self.ahead_of_use:
+            self._fetch(group)
+            return
+        if group == 0:
+            self._fetch(0)
+            self.coming = self.fetched
+        arrived = self.coming
+        if group + 1 < self.mapping.col_groups:
+            self._fetch(group + 1)
+            self.coming = self.fetched
+        self.fetched = arrived
 
     def _fetch(self, group: int) -> None:
         """Bring a block's vectors where one begins, and the group's weights."""

@@ -97,6 +97,15 @@ class Mapping:
         return runs_of(self.resident_rows, self.vectors)
 
     @property
+    def ahead(self) -> bool:
+        """Whether a column group's weights can come while the group before is worked on, however long control waits.
+
+        The slots must take turns by column group, from the first on, and those of pieces by piece.
+        """
+        turning = self.col_groups > 1 and self.weight_slots == 2 and self.runs[0].count > 1
+        return turning and not (self.by_step or self.shape.written or self.resident_rows < self.shape.rows)
+
+    @property
     def depth(self) -> int:
         """Positions of K in a tile."""
         return self.blocks * self.pattern.m

@@ -72,9 +72,11 @@ class TailKernel(RowKernel):
             raise Unfusable(self.head)
 
     def _in_long_runs(self) -> bool:
-        """Return whether the columns of all operands lie side by side, as those of the results do."""
-        (_, strides) = self.layout.inner[0]
-        return all(stride in (0, each.view.itemsize) for stride, each in zip(strides, self.moving, strict=False))
+        """Return whether all columns of the results are worked on, and those of all operands lie side by side, too."""
+        columns, strides = self.layout.inner[0]
+        return columns * self.given[0].view.itemsize == self.pitch and all(
+            stride in (0, each.view.itemsize) for stride, each in zip(strides, self.moving, strict=False)
+        )
 
     @property
     def moving(self) -> list[Access]:

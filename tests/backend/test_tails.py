@@ -156,6 +156,21 @@ def test_after_convolutions(form: str, target: str, monkeypatch: Any) -> None:
     assert assert_alike(CONVOLUTIONS[form], constants, load_machine(target), monkeypatch)
 
 
+@pytest.mark.parametrize(
+    ("body", "shape"),
+    [
+        ("(float[7,40] x) => (float[] y) { z = MatMul(x, w)", (40, 64)),
+        ("(float[1,3,9,7] x) => (float[] y) { z = Conv(x, w)", (8, 3, 3, 3)),
+    ],
+    ids=["linear", "convolution"],
+)
+def test_work_on_halves_of_the_results_is_no_work_on_pieces(body: str, shape: Any, monkeypatch: Any) -> None:
+    """A gate made by one operation with what it gates: a piece of the one half comes without that of the other."""
+    weight = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
+    text = body + "  p, q = Split<axis = 1, num_outputs = 2>(z)  a = Sigmoid(q)  y = Mul(a, p) }"
+    assert not assert_alike(text, {"w": weight}, load_machine("edge"), monkeypatch)
+
+
 @pytest.mark.parametrize("form", PRODUCTS)
 @pytest.mark.parametrize("size", [(64, 4, 1), (64, 8, 0)], ids=str)
 def test_after_products_of_activations(form: str, size: tuple[int, int, int], monkeypatch: Any) -> None:

@@ -167,7 +167,8 @@ def hardmax(site: Site) -> bool:
 def vector_product(site: Site) -> bool:
     """A MatMul with a vector: as a matrix of one row or column."""
     ranks = site.rank, len(shape_of(site.given(1)))
-    if min(ranks) != 1 or is_constant(site.x) or is_constant(site.given(1)):
+    matrices = [site.given(place) for place, rank in enumerate(ranks) if rank > 1]
+    if len(matrices) == 2 or any(is_constant(matrix) for matrix in matrices):  # a constant matrix makes a linear
         return False
     left = site.op("Unsqueeze", site.x, site.ints([0])) if ranks[0] == 1 else site.x
     right = site.op("Unsqueeze", site.given(1), site.ints([1])) if ranks[1] == 1 else site.given(1)

@@ -48,6 +48,11 @@ FORMS: dict[str, tuple[str, dict[str, tuple[int, ...]]]] = {
         "  g = GatherElements<axis = 1>(x, p)  y = ReduceSum(g, a) }"),
         {},
     ),
+    "products with a constant vector": (
+        ("(float[2,3,8] x, float[8,3] z, float[8] q) => (float[] y, float[] u, float[] t)"
+        " { y = MatMul(x, w)  u = MatMul(w, z)  t = MatMul(w, q) }"),
+        {"w": (8,)},
+    ),
     "running sums": (
         ("(float[3,4,5] x) => (float[] y) <int64 a = {1}> { b = CumSum<reverse = 1>(x, a)"
         "  c = CumSum<exclusive = 1>(x, a)  y = Add(b, c) }"),

@@ -25,7 +25,9 @@ def add_prune_arguments(parser: argparse.ArgumentParser, flag: str, default: str
     group.add_argument("--m-set", metavar="M,M", help=f"block lengths to choose from (default: {_listed(DEFAULT_M)})")
     group.add_argument("--update", metavar="HOW", help="change the weights that stay: none, sparsegpt, cg or admm")
     group.add_argument(
-        "--permute", metavar="HOW", default="none", help="order of channels: none, or free: one that loses less"
+        "--permute",
+        metavar="HOW",
+        help=f"order of channels: none, or free: one that loses less (default: {_permuting()})",
     )
     group.add_argument("--calib", metavar="FILE", help="calibration data: .npy (tokens, or inputs) or .npz by name")
     group.add_argument(
@@ -43,3 +45,8 @@ def add_prune_arguments(parser: argparse.ArgumentParser, flag: str, default: str
 
 def _listed(numbers: tuple[int, ...]) -> str:
     return ",".join(map(str, numbers))
+
+
+def _permuting() -> str:
+    named = ", ".join(method.name for method in METHODS.values() if method.permute == "free")
+    return f"free with {named}, else none"

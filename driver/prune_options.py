@@ -40,7 +40,8 @@ class PruneOptions:
         metric: how the divergence of outputs is measured.
         effort: how long to search.
         hyper_m: times the mean from which on a metric counts as an outlier.
-        permute: ``free``: channels are put in an order that loses less, wherever constants alone take it up.
+        permute: ``free``: channels are put in an order that loses less, wherever constants alone take it up; None: what
+            the method does by itself.
         selection: file with patterns, instead of choosing any.
         include_tied: prune a head tied to the embedding, too.
         state: file that an interrupted selection leaves and goes on from.
@@ -57,7 +58,7 @@ class PruneOptions:
     metric: str = "auto"
     effort: str = "quick"
     hyper_m: float = HYPER_M
-    permute: str = "none"
+    permute: str | None = None
     selection: str | Path | None = None
     include_tied: bool = False
     state: Path | None = None
@@ -142,7 +143,7 @@ def _unknown_words(options: PruneOptions) -> list[UsageError]:
         ("update", options.update or "none", UPDATES),
         ("metric", options.metric, METRICS),
         ("effort", options.effort, EFFORTS),
-        ("permute", options.permute, PERMUTES),
+        ("permute", options.permute or "none", PERMUTES),
     ):
         if word not in known:
             remedy = did_you_mean(word, known) or f"one of {', '.join(known)}"

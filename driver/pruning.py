@@ -81,7 +81,7 @@ def prune_model(
         warnings += _blind(feeds, statistics)
     request = _request(model, method, options, machine, replace(request, feeds=feeds, statistics=statistics))
     permuted = 0
-    if options.permute == "free":
+    if (options.permute or method.permute) == "free":
         with stages.stage("permute"):
             request, permuted = _permute(model, request)
     write_pinned(model, request.statistics)
@@ -123,9 +123,10 @@ def _request(model: ir.Model, method: Method, options: PruneOptions, machine: Ma
 def _permute(model: ir.Model, request: Request) -> tuple[Request, int]:
     """Put channels in an order that loses less at about the density asked for; half, where a budget asks for none."""
     from flexc.passes.permute.apply import permute
+    from flexc.passes.permute.same import same_outputs
 
     linears = open_linears(model, include_tied=request.include_tied)
-    if request.statistics is None:
+    if request.statistics is None or request.feeds is None:
         return request, 0
     m_set, density = request.m_set, 1 - (0.5 if request.sparsity is None else request.sparsity)
     if request.nm is not None:
@@ -133,7 +134,8 @@ def _permute(model: ir.Model, request: Request) -> tuple[Request, int]:
     elif request.patterns is not None:
         kept = sum(linear.n * request.patterns.get(linear.name, DENSE).kept(linear.k) for linear in linears)
         density = kept / max(1, sum(linear.n * linear.k for linear in linears))
-    statistics, count = permute(model, linears, request.statistics, density, m_set)
+    with same_outputs(model, request.feeds[0]):
+        statistics, count = permute(model, linears, request.statistics, density, m_set)
     return replace(request, statistics=statistics), count
 
 

@@ -33,6 +33,7 @@ class Method:
             where channels may be put in another order first.
         uses_data: whether it looks at calibration data.
         update: what becomes of the weights that stay unless the user says otherwise.
+        permute: whether channels are put in another order first (``free``) unless the user says otherwise.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Method:
     takes: frozenset[str] = frozenset()
     uses_data: bool = False
     update: str = "none"
+    permute: str = "none"
 
     @property
     def amounts(self) -> tuple[str, ...]:
@@ -78,6 +80,7 @@ METHODS = {
             _MASKS,
             takes=frozenset({"sparsity", "budget", "update", "metric", "effort", "permute"}),
             uses_data=True,
+            permute="free",
         ),
         Method(
             "faithful",

@@ -72,6 +72,12 @@ def test_a_permuted_file_is_the_users_graph_in_another_order(flexc: Call, tmp_pa
     np.testing.assert_allclose(run(permuted, tokens), run(DECODER, tokens), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize(("words", "permuted"), [((), 2), (("--permute", "none"), 0)])
+def test_flow_permutes_unless_told_not_to(flexc: Call, tmp_path: Path, words: tuple[str, ...], permuted: int) -> None:
+    limits = ("--method", "flow", "--sparsity", "0.5", "--samples", "2")
+    assert report_of(flexc, DECODER, "-o", tmp_path / "p.onnx", *limits, *words)["permuted"] == permuted
+
+
 def test_keep_finds_the_same_patterns(flexc: Call, tmp_path: Path) -> None:
     pruned = tmp_path / "pruned.onnx"
     words = ("--method", "wanda", "--sparsity", "0.4", "--m-set", "8", "--samples", "2")

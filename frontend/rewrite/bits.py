@@ -5,11 +5,13 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
+from ..edit import shape_of
 from .site import Site, SiteRule
 
 _INT32 = ir.DataType.INT32
 _SMALL = {ir.DataType.INT8, ir.DataType.UINT8, ir.DataType.INT16, ir.DataType.UINT16}
-_WHOLE = _SMALL | {_INT32, ir.DataType.INT64}
+_LONG = {_INT32, ir.DataType.INT64}
+_WHOLE = _SMALL | _LONG
 
 
 def _width(value: ir.Value) -> int:
@@ -38,8 +40,13 @@ def bit_not(site: Site) -> bool:
 
 
 def bit_shift(site: Site) -> bool:
-    """Of 8 or 16 bits: times a power of two, or over it and rounded down; shifts beyond the width move all away."""
-    dtype = site.x.dtype
+    """Times a power of two, or over it and rounded down: of 8 or 16 bits, of more by a constant."""
+    dtype, steps = site.x.dtype, _constant(site)
+    if dtype in _LONG and steps is not None and steps < _width(site.x) - 1:
+        power = site.number(1 << steps)
+        if site.text("direction", "") == "LEFT":
+            return site.done(site.op("Mul", site.x, power))
+        return site.done(site.op("Div", site.op("Sub", site.x, _low(site, steps)), power))
     if dtype is None or dtype not in _SMALL:
         return False
     x, by = site.cast(site.x, _INT32), site.cast(site.given(1), _INT32)
@@ -58,9 +65,49 @@ def _floor_over(site: Site, x: ir.Value, y: ir.Value) -> ir.Value:
     return site.op("Where", below, site.op("Sub", quotient, _number(site, 1)), quotient)
 
 
+def _constant(site: Site) -> int | None:
+    """Return the second operand where it is one constant number, not below 0."""
+    numbers = site.numbers(1)
+    if numbers is None or not numbers.size or numbers.min() != numbers.max() or numbers.min() < 0:
+        return None
+    return int(numbers.flat[0]) if site.shape == shape_of(site.node.outputs[0]) else None
+
+
+def _low(site: Site, bits: int) -> ir.Value:
+    """Return the lowest bits of x, as a number that is not below 0."""
+    return site.op("Mod", site.x, site.number(1 << bits))
+
+
+def _masked(site: Site, mask: int) -> ir.Value:
+    """Return the bits of x in a mask: for every run of ones, what is below its end less what is below its start."""
+    total: ir.Value | None = None
+    start = 0
+    while mask >> start:
+        if not mask >> start & 1:
+            start += 1
+            continue
+        end = start
+        while mask >> end & 1:
+            end += 1
+        run = _low(site, end) if start == 0 else site.op("Sub", _low(site, end), _low(site, start))
+        total = run if total is None else site.op("Add", total, run)
+        start = end
+    return total if total is not None else site.op("Mul", site.x, 0)
+
+
+def _with_mask(site: Site, mask: int) -> ir.Value:
+    both = _masked(site, mask)
+    if site.node.op_type == "BitwiseAnd":
+        return both
+    joined = site.op("Sub", site.op("Add", site.x, mask), both)
+    return joined if site.node.op_type == "BitwiseOr" else site.op("Sub", joined, both)
+
+
 def bitwise(site: Site) -> bool:
-    """Of 8 or 16 bits: bit by bit, as products and sums of zeros and ones."""
-    dtype = site.x.dtype
+    """Of 8 or 16 bits: bit by bit, as products and sums of zeros and ones; of more with a constant: by remainders."""
+    dtype, mask = site.x.dtype, _constant(site)
+    if dtype in _LONG and mask is not None and mask < 1 << (_width(site.x) - 2):
+        return site.done(_with_mask(site, mask))
     if dtype is None or dtype not in _SMALL:
         return False
     width = _width(site.x)

@@ -114,6 +114,16 @@ def _biased(site: Site, value: ir.Value, channels: int) -> ir.Value:
     return site.op("Add", value, site.reshape(bias, [1, channels, *[1] * (rank - 2)]))
 
 
+def free_bias(site: Site) -> bool:
+    """With a bias made at run time: that is added afterwards."""
+    bias = site.maybe(2)
+    if bias is None or is_constant(bias) or not is_constant(site.given(1)) or not site.is_float:
+        return False
+    node = site.node
+    bare = site.editor.insert(node, node.op_type, node.inputs[:2], suffix=".bare", attributes=node.attributes.values())
+    return site.done(_biased(site, bare, shape_of(node.outputs[0])[1]))
+
+
 def conv(site: Site) -> bool:
     """With a weight made at run time: MatMul of the weight and the windows as columns."""
     steps = Steps.of(site, shape_of(site.given(1))[2:]) if _free(site) else None
@@ -170,4 +180,5 @@ def conv_transpose(site: Site) -> bool:
     return site.done(_biased(site, total, groups * each))
 
 
+BIASES: dict[str, SiteRule] = dict.fromkeys(("Conv", "ConvTranspose"), free_bias)
 RULES: dict[str, SiteRule] = {"Conv": conv, "ConvTranspose": conv_transpose, "Col2Im": col2im}

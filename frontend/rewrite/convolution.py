@@ -97,7 +97,7 @@ def cut_in_front(site: Site, kernel: tuple[int, ...], strides: list[int], out: t
 def conv_of_three(site: Site) -> bool:
     """Three dimensions as two: the slices that a window reaches in depth are channels, the depths images of a batch."""
     weight = constant_array(site.given(1))
-    plain = site.text("auto_pad", "NOTSET") == "NOTSET" and site.integer("group", 1) == 1
+    plain, groups = site.text("auto_pad", "NOTSET") == "NOTSET", site.integer("group", 1)
     if weight is None or site.rank != 5 or not plain or not site.is_float:
         return False
     filters, channels, reach, *kernel = weight.shape
@@ -112,9 +112,10 @@ def conv_of_three(site: Site) -> bool:
         value = site.op("Pad", value, site.ints([0, 0, pads[0], 0, 0, 0, 0, pads[3], 0, 0]), mode="constant")
     starts = [place * dilations[0] for place in range(reach)]
     slices = [site.slice(value, 2, start, start + (out[0] - 1) * strides[0] + 1, strides[0]) for start in starts]
-    stacked = slices[0] if reach == 1 else site.op("Concat", *slices, axis=1)
-    images = site.transpose(stacked, [0, 2, 1, 3, 4])
-    images = site.reshape(images, [n * out[0], reach * channels, *site.shape[3:]])
+    grouped = [site.reshape(part, [n, groups, channels, out[0], *site.shape[3:]]) for part in slices]
+    stacked = grouped[0] if reach == 1 else site.op("Concat", *grouped, axis=2)
+    images = site.transpose(stacked, [0, 3, 1, 2, 4, 5])
+    images = site.reshape(images, [n * out[0], groups * reach * channels, *site.shape[3:]])
     flat = np.ascontiguousarray(weight.transpose(0, 2, 1, 3, 4)).reshape(filters, reach * channels, *kernel)
     planes = site.op(
         "Conv",
@@ -125,6 +126,7 @@ def conv_of_three(site: Site) -> bool:
         strides=strides[1:],
         dilations=dilations[1:],
         pads=[*pads[1:3], *pads[4:]],
+        group=groups,
     )
     result = site.reshape(planes, [n, out[0], filters, *out[1:]])
     return site.done(site.transpose(result, [0, 2, 1, 3, 4]))

@@ -8,6 +8,7 @@ from . import (
     bits,
     columns,
     convolution,
+    determinant,
     einsum,
     functions,
     idle,
@@ -46,17 +47,18 @@ _MODULES = (
     unpooling,
     scattering,
     columns,
+    determinant,
 )
 
 
 def _all() -> dict[str, tuple[Rule, ...]]:
-    rules: dict[str, list[Rule]] = {name: list(found) for name, found in canonical.RULES.items()}
-    for module in _MODULES:
-        for name, rule in module.RULES.items():
+    rules: dict[str, list[Rule]] = {name: list(each) for name, each in canonical.RULES.items()}
+    for found in (columns.BIASES, *(module.RULES for module in _MODULES)):
+        for name, rule in found.items():
             rules.setdefault(name, []).append(at_site(rule))
     for name in functions.EXPANDED:
         rules.setdefault(name, []).append(functions.expand)
-    return {name: tuple(found) for name, found in rules.items()}
+    return {name: tuple(each) for name, each in rules.items()}
 
 
 RULES = _all()

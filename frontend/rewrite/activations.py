@@ -8,7 +8,6 @@ import math
 import numpy as np
 import onnx_ir as ir
 
-from . import remainders
 from .site import Site, SiteRule
 
 _WHOLE = (ir.DataType.INT32, ir.DataType.INT64)
@@ -134,12 +133,7 @@ def mean(site: Site) -> bool:
 
 
 def modulo(site: Site) -> bool:
-    """a - b * (a / b towards zero), exactly, and b more where that has the other sign; fmod keeps a's sign.
-
-    Of numbers that are not whole: NaN where a / b is 2^24 or more.
-    """
-    if site.is_float:
-        return remainders.modulo(site)
+    """Whole numbers: a - b * (a / b towards zero), and b more where that has the other sign; fmod keeps a's sign."""
     if site.x.dtype not in _WHOLE:
         return False
     divisor = site.given(1)

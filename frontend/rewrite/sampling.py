@@ -1,15 +1,17 @@
 """Sampling at places that are made at run time: rows of pixels picked by number, weighted and added.
 
-Coordinates, padding and interpolation follow the ONNX reference for GridSample and AffineGrid.
+Coordinates, padding and interpolation follow the ONNX reference for GridSample, AffineGrid and DeformConv.
 """
 
 from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import onnx_ir as ir
 
 from ..edit import shape_of
@@ -52,7 +54,7 @@ def grid_sample(site: Site) -> bool:
         axis, component = Axis(size, low, high, padding), len(spatial) - 1 - place
         column = site.reshape(site.slice(grid, len(samples) + 1, component, component + 1), [site.shape[0], *samples])
         taps.append(_TAPS[mode](site, axis, _coordinates(site, axis, column, align=align)))
-    picked = _sum_of_rows(site, taps, samples)
+    picked = _sum_of_rows(site, site.x, site.shape, taps, samples)
     rank = len(samples)
     return site.done(site.transpose(picked, [0, rank + 1, *range(1, rank + 1)]))
 
@@ -133,17 +135,19 @@ _TAPS = {
 }  # fmt: skip
 
 
-def _sum_of_rows(site: Site, taps: list[list[Tap]], samples: list[int]) -> ir.Value:
-    """Return for every sample [n, *samples, channels] the weighted sum of the pixels that it reads."""
-    n, channels, *spatial = site.shape
+def _sum_of_rows(
+    site: Site, images: ir.Value, shape: Sequence[int], taps: list[list[Tap]], samples: list[int]
+) -> ir.Value:
+    """Return for every sample [n, *samples, channels] the weighted sum of the pixels that it reads of its image."""
+    n, channels, *spatial = shape
     pixels = math.prod(spatial)
-    table = site.transpose(site.x, [0, *range(2, site.rank), 1])
+    table = site.transpose(images, [0, *range(2, len(shape)), 1])
     table = site.reshape(table, [n * pixels, channels])
-    images = np.arange(n, dtype=np.int64).reshape(-1, *[1] * len(samples)) * pixels
+    starts = np.arange(n, dtype=np.int64).reshape(-1, *[1] * len(samples)) * pixels
     strides = [math.prod(spatial[place + 1 :]) for place in range(len(spatial))]
     total: ir.Value | None = None
     for chosen in itertools.product(*taps):
-        rows = site.constant(images)
+        rows = site.constant(starts)
         for tap, stride in zip(chosen, strides, strict=True):
             step = site.op("Mul", tap.place, site.constant(np.array(stride, np.int64))) if stride > 1 else tap.place
             rows = site.op("Add", rows, step)
@@ -158,6 +162,42 @@ def _sum_of_rows(site: Site, taps: list[list[Tap]], samples: list[int]) -> ir.Va
         total = part if total is None else site.op("Add", total, part)
     assert total is not None
     return total
+
+
+def deform_conv(site: Site) -> bool:
+    """Samples at the places of every window and their offsets, times the mask; then a convolution of 1 x 1."""
+    if not site.is_float or site.rank != 4:
+        return False
+    n, channels, *size = site.shape
+    filters, depth, *kernel = shape_of(site.given(1))
+    out, groups = list(shape_of(site.node.outputs[0])[2:]), site.integer("offset_group", 1)
+    count = math.prod(kernel)
+    dims = [n * groups, count, *out]
+    offsets = site.reshape(site.given(2), [n * groups, count, 2, *out])
+    taps = []
+    for place in range(2):
+        offset = site.reshape(site.slice(offsets, 2, place, place + 1), dims)
+        axis = Axis(size[place], 0.0, size[place] - 1.0, "zeros")
+        taps.append(
+            _linear(site, axis, site.op("Add", offset, site.constant(_window_places(site, place, kernel, out))))
+        )
+    images = site.reshape(site.x, [n * groups, channels // groups, *size])
+    picked = _sum_of_rows(site, images, [n * groups, channels // groups, *size], taps, [count, *out])
+    if site.maybe(4) is not None:
+        picked = site.op("Mul", picked, site.reshape(site.given(4), [*dims, 1]))
+    columns = site.reshape(site.transpose(picked, [0, 4, 1, 2, 3]), [n, channels * count, *out])
+    weight = site.reshape(site.given(1), [filters, depth * count, 1, 1])
+    operands = [columns, weight] + ([] if site.maybe(3) is None else [site.given(3)])
+    return site.done(site.op("Conv", *operands, kernel_shape=[1, 1], group=site.integer("group", 1)))
+
+
+def _window_places(site: Site, axis: int, kernel: Sequence[int], out: Sequence[int]) -> npt.NDArray[np.float32]:
+    """Return where along an axis every position of every window is, float32 [1, positions, *out] (but for 1)."""
+    strides, dilations, pads = site.list("strides", [1, 1]), site.list("dilations", [1, 1]), site.list("pads", [0] * 4)
+    steps = np.indices(kernel)[axis].reshape(1, -1, 1, 1) * dilations[axis]
+    starts = np.arange(out[axis]) * strides[axis] - pads[axis]
+    shape = [1, 1, -1, 1] if axis == 0 else [1, 1, 1, -1]
+    return np.asarray(steps + starts.reshape(shape), np.float32)
 
 
 def affine_grid(site: Site) -> bool:
@@ -185,4 +225,4 @@ def affine_grid(site: Site) -> bool:
     return site.done(site.op("Concat", *columns, axis=rank + 1))
 
 
-RULES: dict[str, SiteRule] = {"GridSample": grid_sample, "AffineGrid": affine_grid}
+RULES: dict[str, SiteRule] = {"GridSample": grid_sample, "DeformConv": deform_conv, "AffineGrid": affine_grid}

@@ -55,10 +55,10 @@ def capacity_facts(routing: Mapping[str, Any]) -> list[tuple[str, str]]:
     facts = []
     for each in routing["routings"]:
         text = f"{each['pairs']} row-expert pairs, {each['rows']} rows at most for each of {each['experts']} experts"
-        facts.append(text)
+        beyond = f"pairs beyond are dropped, and counted in output '{routing['output']}'"
+        facts.append(f"{text}; {beyond if each['may_drop'] else 'there can be no more'}")
     lines = [(f"{facts.count(text)} x " if facts.count(text) > 1 else "") + text for text in dict.fromkeys(facts)]
-    beyond = f"pairs beyond are dropped, and counted in output '{routing['output']}'"
-    rows = [("experts", f"{line}; {beyond}") for line in lines]
+    rows = [("experts", line) for line in lines]
     if routing["open"]:
         rows.append(("experts", f"{routing['open']} choices of rows have no capacity: no TopK or ArgMax makes them"))
     if not lines:
@@ -71,7 +71,7 @@ class DroppedPairs:
 
     def __init__(self, routing: Mapping[str, Any]) -> None:
         self._output = routing.get("output", "")
-        self._pairs = [each["pairs"] for each in routing.get("routings", [])]
+        self._pairs = [each["pairs"] for each in routing.get("routings", []) if self._output]
         self.windows = 0
         self.dropped = [0] * len(self._pairs)
 

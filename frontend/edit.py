@@ -61,8 +61,8 @@ class Editor:
     """Edits of one graph; nodes it inserts are remembered until :meth:`take_inserted`.
 
     ``sequences`` holds the tensors of every sequence that is known.
-    ``on_substitute`` is told of every value that takes the place of another. ``routings`` is there where experts have a
-    declared capacity.
+    ``on_substitute`` is told of every value that takes the place of another. ``routings`` is there where mixtures of
+    experts are to be found.
     """
 
     def __init__(self, graph: ir.Graph, routings: Routings | None = None) -> None:

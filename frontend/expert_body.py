@@ -16,11 +16,10 @@ import onnx_ir as ir
 from .edit import constant_array, int_attribute, shape_of, static_shape
 from .lanes import ALONG_LAST, ONE_BY_ONE
 from .rewrite.site import Site
-from .routing import Routing, Routings
+from .routing import VIEWS, Routing, Routings
 from .tracing import trace
 
 _MOST = 64  # nodes between two products; what is longer is no expert
-_VIEWS = {"Reshape", "Squeeze", "Unsqueeze", "Flatten"}
 
 
 @dataclass(frozen=True)
@@ -81,7 +80,7 @@ class Body:
         part = self.of(node.inputs[0], expert) if node.inputs and node.inputs[0] is not None else None
         if part is None:
             return None
-        if op in _VIEWS:
+        if op in VIEWS:
             return self._reshaped(part, shape_of(value)[lead:])
         if op in ("Slice", "Split"):
             return self._cut(node, value, lead, part)
@@ -129,7 +128,7 @@ class Body:
     def _of_expert(self, value: ir.Value, rest: tuple[int, ...], expert: int) -> Part | None:
         """A row of a constant table of the experts, such as their biases."""
         node = value.producer()
-        while node is not None and node.op_type in _VIEWS and node.inputs[0] is not None:
+        while node is not None and node.op_type in VIEWS and node.inputs[0] is not None:
             node = node.inputs[0].producer()
         if node is None or node.op_type != "Gather" or int_attribute(node, "axis", 0) or node.inputs[1] is None:
             return None

@@ -94,7 +94,7 @@ class Lanes:
             return None
         index, expert, experts = found
         site = At(node, self._editor)
-        routing = routings.of(site, index, experts)
+        routing = routings.of(site, index, experts, index.at.size)
         if routing is None:
             return None
         coordinates = np.indices(shape_of(mask)).reshape(len(shape_of(mask)), -1).T

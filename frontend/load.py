@@ -14,6 +14,7 @@ from onnx_ir.passes.common.naming import NameGenerator
 from ..isa.errors import FlexcError
 from .bind import bind_shapes
 from .constant_outputs import give_constants_a_node
+from .grouped_rows import join_groups
 from .growing import hold_caches
 from .limits import check_node_count, check_sizes, check_types
 from .opset import modernise
@@ -58,6 +59,7 @@ def load(
     check_node_count(model, where)
     model = modernise(model, where)
     _prepare(model, where)
+    join_groups(model)
     if cache is not None:
         shapes, dims = hold_caches(model, cache, shapes or {}, dims or {}, where)
     bind_shapes(model.graph, shapes or {}, where, dims)

@@ -13,6 +13,7 @@ import onnx_ir as ir
 from ..isa.errors import FlexcError
 from .edit import Editor, constant_array, static_shape
 from .infer import Spec
+from .routing import Routings
 from .simplify import Simplifier
 
 
@@ -46,11 +47,13 @@ class _Prober(Simplifier):
     """Follows a graph as the simplifier does, changes no operator, and notes what it learns."""
 
     def __init__(self, model: ir.Model, where: str) -> None:
-        super().__init__(model, where)
         self.facts = Facts()
-        self._editor = _Noting(model.graph, self.facts)
+        super().__init__(model, where)
         for value in (*model.graph.inputs, *model.graph.initializers.values()):
             self._note_shape(value)
+
+    def _edits(self, _routings: Routings) -> Editor:
+        return _Noting(self._graph, self.facts)
 
     def _visit(self, node: ir.Node) -> None:
         try:

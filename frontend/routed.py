@@ -28,7 +28,7 @@ def routed_product(site: Site, rows: Rows, chosen: Chosen, routings: Routings) -
     shape = np.broadcast_shapes(rows.lead, chosen.shape)
     index = trace(chosen.index)
     asked = Origin(index.value, np.broadcast_to(index.at.reshape(chosen.shape), shape))
-    routing = routings.of(at, asked, len(chosen.weights))
+    routing = routings.of(at, asked, len(chosen.weights), 0)
     if routing is None:
         return None
     body = Body(at, routing, routings) if math.prod(rows.lead) == routing.pairs and rows.source is not None else None
@@ -60,4 +60,4 @@ def _back(at: At, parts: list[ir.Value], routing: Routing, width: int) -> ir.Val
     """Return the result of every pair, [pairs, width]: that in its slot, or 0."""
     slots = [at.reshape(part, [routing.capacity, width]) for part in parts]
     picked = at.op("Gather", at.op("Concat", *slots, axis=0), routing.slots, axis=0)
-    return at.op("Where", at.reshape(routing.kept, [routing.pairs, 1]), picked, 0)
+    return at.op("Where", at.reshape(routing.kept, [routing.pairs, 1]), picked, 0) if routing.may_drop else picked

@@ -20,6 +20,7 @@ from .edit import Editor, constant_array, int_attribute, is_constant, shape_of, 
 from .rewrite.site import Site
 from .tracing import Origin, trace
 
+VIEWS = ("Flatten", "Identity", "Reshape", "Squeeze", "Unsqueeze")
 DROPPED = "dropped_pairs"  # the output that says how many pairs of every routing were dropped, int64
 ROUTING_KEY = "flexc.routing"
 """Metadata of the model, JSON: the factor, that output, pairs, experts and rows of routings, choices left ``open``."""
@@ -31,6 +32,7 @@ class Routing:
 
     Attributes:
         experts, capacity, pairs: how many there are of each, slots for an expert.
+        most: how many pairs an expert can get at most.
         order: the number of a pair in every slot, int64 [experts * capacity]; that of any pair where a slot is empty.
         slots: the slot of every pair, int64 [pairs]; 0 where it is dropped.
         kept: whether a pair has a slot, bool [pairs].
@@ -40,10 +42,16 @@ class Routing:
     experts: int
     capacity: int
     pairs: int
+    most: int
     order: ir.Value
     slots: ir.Value
     kept: ir.Value
     dropped: ir.Value
+
+    @property
+    def may_drop(self) -> bool:
+        """Whether an expert may get more pairs than it has slots."""
+        return self.capacity < self.most
 
 
 class Routings:
@@ -52,31 +60,41 @@ class Routings:
     ``results`` are products of pairs [pairs, width]: their routing, what each expert has in its slots, and the width.
 
     Args:
-        factor: rows of an expert over its even share of the pairs.
+        factor: rows of an expert over its even share of the pairs; None: as many as there can be.
     """
 
-    def __init__(self, factor: float) -> None:
+    def __init__(self, factor: float | None) -> None:
         self._factor, self._open = factor, set[ir.Value]()
         self._known: dict[tuple[object, ...], Routing] = {}
         self._lists: dict[tuple[object, ...], ir.Value] = {}
         self.results: dict[ir.Value, tuple[Routing, Sequence[ir.Value], int]] = {}
 
-    def capacity(self, pairs: int, experts: int) -> int | None:
-        """Return how many rows an expert works on at most; None where it takes every pair anyway."""
-        share = round(self._factor * pairs / experts, 9)  # what is whole but for rounding is whole
-        rows = max(1, math.ceil(share))
-        return rows if rows < pairs else None
+    def of(self, site: Site, index: Origin, experts: int, rows: int) -> Routing | None:
+        """Return the routing whose pairs are the elements of an index, in order; None where it would save nothing.
 
-    def of(self, site: Site, index: Origin, experts: int) -> Routing | None:
-        """Return the routing whose pairs are the elements of an index, in order; None where nothing would be saved."""
-        pairs = index.at.size
-        capacity = self.capacity(pairs, experts)
-        if capacity is None:
+        TopK chooses no expert twice for a row, so that none needs more slots than there are rows; for a single row
+        slots would cost more than they save.
+
+        Args:
+            site: a node that reads what the routing gives.
+            index: the expert of every pair.
+            experts: how many there are.
+            rows: how many an expert works on without slots; 0 for each row once.
+        """
+        pairs, most = index.at.size, _rows(index)
+        share = most if self._factor is None else round(self._factor * pairs / experts, 9)  # whole but for rounding
+        capacity = min(max(1, math.ceil(share)), most)
+        if capacity >= (rows or most) or most == 1:
             return None
         key = (index.value, index.at.tobytes(), experts)
         if key not in self._known:
-            self._known[key] = _routing(site, _numbers(site, index, experts), experts, capacity, pairs)
+            self._known[key] = _routing(site, _numbers(site, index, experts), (experts, capacity, pairs, most))
         return self._known[key]
+
+    @property
+    def declared(self) -> bool:
+        """Whether a capacity was declared, so that pairs may be dropped."""
+        return self._factor is not None
 
     def same(self, routing: Routing, index: Origin) -> bool:
         """Return whether an index, element by element, is what a routing's pairs come from."""
@@ -99,8 +117,11 @@ class Routings:
         """Make the numbers of dropped pairs an output of the model, where it has routings."""
         routings = list(self._known.values())
         facts: dict[str, object] = {"factor": self._factor, "open": len(self._open), "output": ""}
-        facts["routings"] = [{"pairs": each.pairs, "experts": each.experts, "rows": each.capacity} for each in routings]
-        if routings:
+        facts["routings"] = [
+            {"pairs": each.pairs, "experts": each.experts, "rows": each.capacity, "may_drop": each.may_drop}
+            for each in routings
+        ]
+        if any(each.may_drop for each in routings):
             facts["output"] = _output(model.graph, routings)
         model.metadata_props[ROUTING_KEY] = json.dumps(facts, sort_keys=True)
 
@@ -113,14 +134,36 @@ class Routings:
         if array is None or array.ndim < 2 or array.dtype.kind != "f" or static_shape(index) is None:
             return False
         origin = trace(index)
-        routing = self._known.get((origin.value, origin.at.tobytes(), len(array)))
-        if routing is None:
+        routing = self._known.get((origin.value, origin.at.tobytes(), len(array))) or self._beside(node.outputs[0])
+        if routing is None or routing.experts != len(array) or routing.pairs != origin.at.size:
             return False
         site = Site(node, editor)
         wider = site.constant(np.concatenate([array, np.zeros_like(array[:1])]))
         index = site.cast(index, ir.DataType.INT64)
         chosen = site.op("Where", site.reshape(routing.kept, origin.at.shape), index, _whole(site, len(array)))
         return site.done(site.op("Gather", wider, chosen, axis=0))
+
+    def _beside(self, value: ir.Value) -> Routing | None:
+        """Return the routing to whose results a value is added, both seen through views."""
+        users = [use.node for use in value.uses()]
+        while len(users) == 1 and users[0].op_type in VIEWS:
+            value = users[0].outputs[0]
+            users = [use.node for use in value.uses()]
+        others = [each for node in users if node.op_type == "Add" for each in node.inputs if each is not value]
+        return next((routing for each in others if (routing := self._result(each)) is not None), None)
+
+    def _result(self, value: ir.Value | None) -> Routing | None:
+        while value is not None and value not in self.results:
+            node = value.producer()
+            value = node.inputs[0] if node is not None and node.op_type in VIEWS else None
+        return None if value is None else self.results[value][0]
+
+
+def _rows(index: Origin) -> int:
+    """Return how many rows an index chooses experts for; where no TopK makes it each may be one of its own."""
+    node = index.value.producer()
+    alone = node is None or node.op_type != "TopK" or index.at.size != math.prod(shape_of(index.value))
+    return index.at.size if alone else math.prod(shape_of(index.value)[:-1])
 
 
 def _output(graph: ir.Graph, routings: Sequence[Routing]) -> str:
@@ -152,8 +195,9 @@ def _whole(site: Site, number: int) -> ir.Value:
     return site.constant(np.array(number, np.int64))
 
 
-def _routing(site: Site, expert: ir.Value, experts: int, capacity: int, pairs: int) -> Routing:
+def _routing(site: Site, expert: ir.Value, sizes: tuple[int, int, int, int]) -> Routing:
     """Emit slots and their pairs: an expert's pairs are counted along the list, and written at their count."""
+    experts, capacity, pairs, _ = sizes
     slots, every = experts * capacity, np.arange(pairs, dtype=np.int64)
     place = _places(site, expert, experts, pairs)
     found = site.op("GreaterOrEqual", place, _whole(site, 0))
@@ -164,9 +208,7 @@ def _routing(site: Site, expert: ir.Value, experts: int, capacity: int, pairs: i
     order = site.op("ScatterElements", empty, target, site.constant(every), axis=0)
     lost = site.reduce("ReduceSum", site.cast(site.op("Not", kept), ir.DataType.INT32), [0])
     return Routing(
-        experts,
-        capacity,
-        pairs,
+        *sizes,
         site.slice(order, 0, 0, slots),
         site.op("Where", kept, slot, _whole(site, 0)),
         kept,

@@ -40,10 +40,13 @@ class Simplifier:
     def __init__(self, model: ir.Model, where: str, expert_capacity: float | None = None) -> None:
         self._model, self._graph = model, model.graph
         self._where = where
-        self._editor = Editor(model.graph, None if expert_capacity is None else Routings(expert_capacity))
+        self._editor = self._edits(Routings(expert_capacity))
         self._inference = Inference(model.opset_imports, model.ir_version)
         self._precision = Precision(model, self._editor)
         self._lanes = Lanes(self._editor, where)
+
+    def _edits(self, routings: Routings) -> Editor:
+        return Editor(self._graph, routings)
 
     def run(self) -> None:
         """Visit every node; FlexcError names all that are invalid or have no static shape.
@@ -68,7 +71,7 @@ class Simplifier:
     def _declare_routings(self) -> None:
         """Finish what has to know all routings."""
         routings = self._editor.routings
-        if routings is None:
+        if routings is None or not routings.declared:
             return
         spared = [self._take_over(routings.spare(node, self._editor)) for node in tuple(self._graph)]
         if any(spared):

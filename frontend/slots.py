@@ -14,10 +14,8 @@ import onnx_ir as ir
 
 from .edit import Editor, constant_array, int_attribute, shape_of
 from .rewrite.site import Site
-from .routing import Routing
+from .routing import VIEWS, Routing
 from .tracing import trace
-
-_VIEWS = ("Reshape", "Squeeze", "Unsqueeze", "Identity")
 
 
 @dataclass(frozen=True)
@@ -72,9 +70,7 @@ class Sums:
         if node.attributes.get_string("reduction", "none") != "add" and not _zero(data):
             increment = _increment(data, updates, slots, axis)
             if increment is None:
-                own = _Sum(data, slots.routing, dims, axis, ((slots.expert, updates),))
-                total, hit = self._added(site, own, shape_of(data)[1:])
-                return site.op("Where", site.reshape(hit, [-1, *[1] * (len(shape_of(data)) - 1)]), total, data)
+                return self._replaced(site, _Sum(data, slots.routing, dims, axis, ((slots.expert, updates),)))
             added = increment
         known = self._sums.get(data)
         own = _Sum(data, slots.routing, dims, axis, ())
@@ -94,29 +90,43 @@ class Sums:
         return self._total(Site(node, self._editor), replace(left, parts=(*left.parts, *right.parts)))
 
     def _total(self, site: Site, own: _Sum) -> ir.Value:
-        total = site.op("Add", own.base, self._added(site, own, shape_of(own.base)[1:])[0])
+        results, _ = self._results(site, own)
+        shape = (own.dims[own.axis], *shape_of(own.base)[1:])
+        total = site.op("Add", own.base, site.reshape(_over_choices(site, "Add", results, own), shape))
         self._sums[total] = own
         return total
 
-    def _added(self, site: Site, own: _Sum, rest: tuple[int, ...]) -> tuple[ir.Value, ir.Value]:
-        """Emit what is added to every row, [rows, *rest], and whether anything is, [rows]."""
-        width, rows = math.prod(rest), own.dims[own.axis]
+    def _replaced(self, site: Site, own: _Sum) -> ir.Value:
+        """Emit a value of which some rows are replaced by what an expert gives for them."""
+        results, gates = self._results(site, own)
+        shape = shape_of(own.base)
+        hit = site.reshape(_over_choices(site, "Or", gates, own), [shape[0], *[1] * (len(shape) - 1)])
+        return site.op("Where", hit, site.reshape(_over_choices(site, "Add", results, own), shape), own.base)
+
+    def _results(self, site: Site, own: _Sum) -> tuple[ir.Value, ir.Value]:
+        """Emit what every pair gives, [choices * rows, width], and whether it gives anything, [choices * rows, 1]."""
+        width, pairs = math.prod(shape_of(own.base)[1:]), math.prod(own.dims)
         others = [each for each in range(len(own.dims)) if each != own.axis]
         slots, kept = _of_parts(site, own)
         slots, kept = (site.transpose(site.reshape(each, own.dims), [*others, own.axis]) for each in (slots, kept))
-        count = math.prod(own.dims[each] for each in others)
         tables = [site.reshape(part, [own.routing.capacity, width]) for _, part in sorted(own.parts, key=_expert)]
         self.readers.update(table.producer() for table in tables)
         table = site.op("Concat", *tables, axis=0) if len(tables) > 1 else tables[0]
-        picked = site.op("Gather", table, site.reshape(slots, [count * rows]), axis=0)
-        gates = site.reshape(kept, [count * rows, 1])
+        picked, gates = site.op("Gather", table, site.reshape(slots, [pairs]), axis=0), site.reshape(kept, [pairs, 1])
+        if len(own.parts) == own.routing.experts and not own.routing.may_drop:
+            return picked, gates
         dtype = own.parts[0][1].dtype or ir.DataType.FLOAT
-        results = site.op("Where", gates, picked, site.constant(np.zeros((), dtype.numpy()), dtype))
-        total, hit = (site.slice(each, 0, 0, rows) for each in (results, gates))
-        for number in range(1, count):
-            total = site.op("Add", total, site.slice(results, 0, number * rows, (number + 1) * rows))
-            hit = site.op("Or", hit, site.slice(gates, 0, number * rows, (number + 1) * rows))
-        return site.reshape(total, [rows, *rest]), site.reshape(hit, [rows])
+        return site.op("Where", gates, picked, site.constant(np.zeros((), dtype.numpy()), dtype)), gates
+
+
+def _over_choices(site: Site, op_type: str, value: ir.Value, own: _Sum) -> ir.Value:
+    """Join a value [choices * rows, ...] over the choices of a row, [rows, ...]."""
+    rows = own.dims[own.axis]
+    starts = range(0, math.prod(own.dims), rows)
+    first, *others = (site.slice(value, 0, start, start + rows) for start in starts)
+    for each in others:
+        first = site.op(op_type, first, each)
+    return first
 
 
 def _expert(part: tuple[int, ir.Value]) -> int:
@@ -144,7 +154,7 @@ def _increment(data: ir.Value, updates: ir.Value, slots: Slots, axis: int) -> ir
 
 def _beneath(value: ir.Value | None) -> ir.Node | None:
     node = value.producer() if value is not None else None
-    while node is not None and node.op_type in _VIEWS:
+    while node is not None and node.op_type in VIEWS:
         node = node.inputs[0].producer() if node.inputs[0] is not None else None
     return node
 

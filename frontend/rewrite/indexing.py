@@ -9,8 +9,10 @@ import numpy as np
 import onnx_ir as ir
 
 from ..edit import shape_of
-from ..tracing import never_negative
+from ..tracing import never_negative, trace
 from .site import Site, SiteRule
+
+_EXACT = 1 << 24  # whole numbers up to this are float32 numbers
 
 
 def _to_last(site: Site, value: ir.Value, axis: int) -> ir.Value:
@@ -124,10 +126,15 @@ def scatter_nd(site: Site) -> bool:
 def top_k(site: Site) -> bool:
     """The places along the last axis in order, and the values picked by them."""
     axis = site.axis(-1)
-    if not site.is_float or site.numbers(1) is None:
+    if site.numbers(1) is None or not (site.is_float or _are_places(site.x)):
         return False
     last = site.rank - 1
     values = site.node.outputs[0]
+    if not site.is_float:
+        real = site.cast(_to_last(site, site.x, axis), ir.DataType.FLOAT)
+        found = _places(site, real, last)
+        picked = site.cast(site.op("GatherElements", real, found, axis=last), site.x.dtype or ir.DataType.INT64)
+        return site.done(_from_last(site, picked, axis), _from_last(site, found, axis))
     ready = axis == last and site.integer("sorted", 1) != 0  # any order will do without ``sorted``: one that is known
     if ready and not values.uses() and not values.is_graph_output():
         return False
@@ -135,6 +142,15 @@ def top_k(site: Site) -> bool:
     found = _places(site, x, last)
     picked = site.op("GatherElements", x, found, axis=last)
     return site.done(_from_last(site, picked, axis), _from_last(site, found, axis))
+
+
+def _are_places(value: ir.Value) -> bool:
+    """Return whether whole numbers are places that TopK or ArgMax found, so that float32 holds them exactly."""
+    origin = trace(value).value
+    node = origin.producer()
+    if node is None or node.inputs[0] is None or max(shape_of(node.inputs[0]), default=0) > _EXACT:
+        return False
+    return node.op_type in ("ArgMax", "ArgMin") or (node.op_type == "TopK" and origin is not node.outputs[0])
 
 
 def _places(site: Site, x: ir.Value, last: int) -> ir.Value:

@@ -40,12 +40,18 @@ def test_reports_say_what_is_dropped(flexc: Call, mixture: Path, tmp_path: Path)
     assert "there they differ from the model's, as declared" in done.out
 
 
-def test_a_capacity_that_changes_nothing_is_said(flexc: Call, mixture: Path, tmp_path: Path) -> None:
+def test_a_capacity_that_drops_nothing_is_said(flexc: Call, mixture: Path, tmp_path: Path) -> None:
     program = tmp_path / "m.fxc"
     done = flexc("compile", mixture, "-o", program, "--expert-capacity", "3")
-    assert "changes nothing" in done.out
+    assert "8 rows at most for each of 3 experts; there can be no more" in done.out
     assert json.loads(flexc("run", program, "--random-inputs", "1", "--json").out)["experts"] is None
     assert "experts" not in flexc("compile", mixture, "-o", program, "--expert-capacity", "full").out
+    other = onnx.parser.parse_model(
+        '<ir_version: 9, opset_import: ["" : 17]> g (float[4,6] x) => (float[4,6] y) { y = Relu(x) }'
+    )
+    onnx.save(other, tmp_path / "other.onnx")
+    done = flexc("compile", tmp_path / "other.onnx", "-o", program, "--expert-capacity", "1")
+    assert "changes nothing" in done.out
 
 
 @pytest.mark.parametrize("word", ["0", "-1", "much", "nan", "inf"])

@@ -47,6 +47,23 @@ def _loop(mask: Callable[[int], str], take: str, put: str, before: str = "") -> 
     return _ROUTER + before + "".join(last) + f"y = Identity(y{EXPERTS})"
 
 
+def _groups() -> str:
+    """Return rows sorted by expert, multiplied group by group, and back in order."""
+    text = """ f = Reshape(i, flat)  F, n = TopK<largest = 0>(f, many)  t = Div(n, couple)  X = Gather(x, t)
+        c = Unsqueeze(F, one)  m = Equal(c, numbers)  M = Cast<to = 7>(m)  o = ReduceSum<keepdims = 0>(M, zero)
+        C = CumSum(o, none)  E0, E1, E2 = Split<axis = 0, num_outputs = 3>(C)
+        r0 = Squeeze(E0, zero)  r1 = Squeeze(E1, zero)  r2 = Squeeze(E2, zero)
+        R0 = Range(none, r0, unit)  R1 = Range(r0, r1, unit)  R2 = Range(r1, r2, unit) """
+    product = """ I@0 = Gather(?, R0)  I@1 = Gather(?, R1)  I@2 = Gather(?, R2)
+        O@0 = MatMul(I@0, @0)  O@1 = MatMul(I@1, @1)  O@2 = MatMul(I@2, @2)  G@ = Concat<axis = 0>(O@0, O@1, O@2) """
+    first = product.replace("@", "A").replace("?", "X") + " k = Gather(a, F)  d = Add(GA, k)  s = Relu(d) "
+    second = product.replace("@", "B").replace("?", "s") + " l = Gather(b, F)  e = Add(GB, l) "
+    back = """ V = Reshape(v, flat)  w = Gather(V, n)  W = Unsqueeze(w, one)  u = Mul(e, W)
+        N = ScatterElements(every, n, every)  S = Gather(u, N)  Y = Reshape(S, back)
+        y = ReduceSum<keepdims = 0>(Y, one) """
+    return _ROUTER + text + first + second + back
+
+
 _HOT = """ q = OneHot<axis = -1>(i, three, offon)  o = Transpose<perm = [2, 1, 0]>(q) """
 _BY_ROWS = """ q = OneHot<axis = -1>(i, three, offon)  o = Transpose<perm = [2, 0, 1]>(q) """
 
@@ -78,6 +95,7 @@ FORMS: dict[str, tuple[str, bool]] = {
         y = ReduceSum<keepdims = 0>(u, one)""",
         False,
     ),
+    "groups of sorted rows": (_groups(), False),
     "loop over a one-hot mask": (
         _loop(
             _one_hot,
@@ -138,9 +156,11 @@ def graph(form: str) -> tuple[str, dict[str, Array]]:
     numbers = {
         "two": [CHOICES], "three": [EXPERTS], "offon": [0, 1], "zero": [0], "one": [1], "last": [-1], "flat": [-1],
         "twice": [1, CHOICES, 1], "pairs": [PAIRS, 1, WIDTH], "columns": [PAIRS, WIDTH, 1], "column": [-1, 1],
-        "back": [ROWS, CHOICES, WIDTH],
+        "back": [ROWS, CHOICES, WIDTH], "many": [PAIRS], "numbers": list(range(EXPERTS)),
+        "every": list(range(PAIRS)),
     }  # fmt: skip
     constants |= {name: np.array(each, np.int64) for name, each in numbers.items()}
+    constants |= {name: np.array(each, np.int64) for name, each in (("couple", CHOICES), ("none", 0), ("unit", 1))}
     constants["y0"] = np.zeros((ROWS, WIDTH), np.float32)
     used = {name: array for name, array in constants.items() if _uses(text, name)}
     return f"g (float[{ROWS},{WIDTH}] x) => (float[{ROWS},{WIDTH}] y) {{ {text} }}", used

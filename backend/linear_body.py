@@ -372,13 +372,13 @@ class LinearBody:
         return [made, out.wait(Semaphores.OUT_FULL).post(_empty("out", mapping.out_slots))]
 
     def _kept(self, run: Run, piece: Loop, acc: Stream, tail: TailRun) -> Pending:
-        """Return the instruction that dequantises a piece of results to where the tail works on it."""
+        """Return the instruction that brings a piece of results, dequantised or not, to where the tail works on it."""
         mapping = self.mapping
         _, columns = tail.extent(mapping)
         steps = self.group.step(4 * mapping.columns) + piece.step(run.step * 4 * columns) if tail.whole else []
         base = self.results_at
         base += 4 * (run.start * columns + self.first * mapping.columns) if tail.whole else 0
-        held = window("buf", "f32", base, (run.size, mapping.width), (4 * columns, 4), steps)
+        held = window("buf", self.job.result.dtype, base, (run.size, mapping.width), (4 * columns, 4), steps)
         made = self._made(run, piece, replace(acc, cols=mapping.width), held)
         made.taps += [self._tap(tap, run, piece) for tap in self.job.result.taps]
         return made.wait(Semaphores.ACC_FULL).post(_empty("acc", mapping.acc_slots))

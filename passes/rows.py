@@ -88,7 +88,13 @@ def is_elementwise(nodes: Iterable[ir.Node], forms: Mapping[ir.Value, Form]) -> 
     """Return whether every element of what these nodes make can be worked on by itself: rows may be cut anywhere."""
     found = set(forms.values())
     one = len(found) == 1 and not next(iter(found)).bare and next(iter(found)).cols > 1
-    return one and all(OPERATORS[node.op_type].kind == "row" for node in nodes)
+    return one and all(OPERATORS[node.op_type].kind == "row" or _one_scale(node) for node in nodes)
+
+
+def _one_scale(node: ir.Node) -> bool:
+    """Return whether a node quantises with one scale and one zero point for all elements."""
+    given = [value for value in node.inputs[1:] if value is not None]
+    return node.op_type == "QuantizeLinear" and all(math.prod(shape_of(value)) == 1 for value in given)
 
 
 def row_product(node: ir.Node) -> bool:

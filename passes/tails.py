@@ -18,10 +18,8 @@ from ..frontend.operators import OPERATORS
 from .partition import Kernel, leaves
 from .rows import Form, Tail, is_elementwise, output_form, result
 
-#: Kinds of array kernels whose results a tail can follow; they must be scaled, since raw sums are integers.
+#: Kinds of array kernels whose results a tail can follow, scaled ones and raw sums.
 HEADS = ("linear", "conv", "product")
-#: Nodes of a dequantisation: shorter chains leave raw sums.
-SCALED = 4
 
 
 #: In the place of a kernel whose nodes have all joined another one.
@@ -51,7 +49,7 @@ class Tails:
     def of(self, place: int) -> Iterator[Split]:
         """Yield the ways to let the kernel at ``place`` go on: by pieces (elementwise), and by whole rows."""
         head = self.kernels[place]
-        if head.kind not in HEADS or len(head.nodes) < SCALED:
+        if head.kind not in HEADS:
             return
         views, rows = self._readers(head)
         if len(rows) != 1 or -1 in rows:

@@ -86,6 +86,26 @@ CONVOLUTIONS = {
 }
 WEIGHTS = {"w": (8, 3, 3, 3), "b": (8,), "s": (8,), "d": (64, 1, 3, 3), "e": (8, 3, 3), "f": (8, 3, 1, 1)}
 
+#: Sums that are not scaled as quantisation of this compiler does it: what follows reads them as integers.
+SUMS = {
+    "convolution": (
+        "(int8[2,3,9,7] x) => (int8[] y) { z = ConvInteger(x, c)  i = Add(z, bias)  f = Cast<to = 1>(i)"
+        "d = Mul(f, by)  y = QuantizeLinear(d, s, zero) }"
+    ),
+    "linear": (
+        "(int8[67,40] x) => (int8[] y) { z = MatMulInteger(x, m)  f = Cast<to = 1>(z)  r = Relu(f)"
+        "y = QuantizeLinear(r, s, zero) }"
+    ),
+}
+INTEGERS = {
+    "c": np.arange(-108, 108, dtype=np.int8).reshape(8, 3, 3, 3),
+    "bias": np.arange(8, dtype=np.int32).reshape(8, 1, 1),
+    "by": np.linspace(0.5, 1.5, 8, dtype=np.float32).reshape(8, 1, 1),
+    "s": np.array(7.5, np.float32),
+    "zero": np.array(3, np.int8),
+    "m": (np.arange(40 * 64) % 251 - 125).astype(np.int8).reshape(40, 64),
+}
+
 PRODUCTS = {
     "softmax": "(float[2,3,20,16] a, float[2,3,16,32] b) => (float[] y) { z = MatMul(a, b)  y = Softmax(z) }",
     "mask": (
@@ -169,6 +189,12 @@ def test_work_on_halves_of_the_results_is_no_work_on_pieces(body: str, shape: An
     weight = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
     text = body + "  p, q = Split<axis = 1, num_outputs = 2>(z)  a = Sigmoid(q)  y = Mul(a, p) }"
     assert not assert_alike(text, {"w": weight}, load_machine("edge"), monkeypatch)
+
+
+@pytest.mark.parametrize("form", SUMS)
+@pytest.mark.parametrize("target", ["edge", "resident"])
+def test_after_raw_sums(form: str, target: str, monkeypatch: Any) -> None:
+    assert assert_alike(SUMS[form], INTEGERS, load_machine(target), monkeypatch)
 
 
 @pytest.mark.parametrize("form", PRODUCTS)

@@ -97,7 +97,7 @@ SUMS = {
         "y = QuantizeLinear(r, s, zero) }"
     ),
 }
-INTEGERS = {
+INTEGERS: dict[str, Array] = {
     "c": np.arange(-108, 108, dtype=np.int8).reshape(8, 3, 3, 3),
     "bias": np.arange(8, dtype=np.int32).reshape(8, 1, 1),
     "by": np.linspace(0.5, 1.5, 8, dtype=np.float32).reshape(8, 1, 1),

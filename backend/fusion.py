@@ -9,8 +9,9 @@ from typing import Protocol
 import onnx_ir as ir
 
 from ..frontend.edit import shape_of
+from ..passes.mapping import TOLERATED
 from ..passes.partition import Kernel
-from ..passes.tails import HEADS, Split, Tails
+from ..passes.tails import HEADS, Split, Tails, saved
 from .code import DoesNotFit
 from .context import Context
 from .conv_kernel import ConvKernel
@@ -66,13 +67,20 @@ class Fusion:
                 yield place, self.tails.kernels[place]
 
     def _best(self, head: Kernel, splits: Sequence[Split]) -> Split | None:
-        """Return the way to divide a row kernel that is fastest, or None where it should stay whole."""
+        """Return the way to divide a row kernel that is fastest, or None where it should stay whole.
+
+        Where work by pieces is as fast as work apart, as far as the estimate can tell, it is taken if it saves traffic.
+        """
         if not splits:
             return None
         limit = self._cycles(head, splits[0].row)
         costs = [(self._cycles(split.kernel, split.rest), place) for place, split in enumerate(splits)]
         cost, place = min(costs)
-        return splits[place] if cost < limit else None
+        if cost < limit:
+            return splits[place]
+        (cycles, _), first = costs[0], splits[0]
+        even = cycles <= (1 + TOLERATED) * limit and first.kernel.tail is not None and not first.kernel.tail.whole
+        return first if even and saved(first) > 0 else None
 
     def _cycles(self, head: Kernel, row: Kernel | None) -> float:
         """Return about how long an array kernel and a row kernel after it take; infinity if one cannot be."""

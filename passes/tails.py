@@ -189,13 +189,18 @@ def _traffic(split: Split) -> int:
     tail = split.kernel.tail
     assert tail is not None
     own = Kernel("row", "", "", list(tail.nodes), kept=split.kernel.kept)
-    made = {split.kernel.nodes[len(split.kernel.chain) - 1].outputs[0]}
-    made.update(value for node in tail.views for value in node.outputs)
-    total = 0
-    for kernel in (own, *([split.rest] if split.rest is not None else [])):
-        moved = [value for value in kernel.inputs() if value not in made] + kernel.outputs()
-        total += sum(_bytes(value) for value in moved)
-    return total
+    made = {split.kernel.chain[-1].outputs[0], *(value for node in tail.views for value in node.outputs)}
+    total = sum(_bytes(value) for value in [*own.inputs(), *own.outputs()] if value not in made)
+    return total + (_moved(split.rest) if split.rest is not None else 0)
+
+
+def saved(split: Split) -> int:
+    """Return the bytes of row work's traffic that a split saves: what leaves the array kernel is among it."""
+    return _moved(split.row) + _bytes(split.kernel.chain[-1].outputs[0]) - _traffic(split)
+
+
+def _moved(kernel: Kernel) -> int:
+    return sum(_bytes(value) for value in [*kernel.inputs(), *kernel.outputs()])
 
 
 def _bytes(value: ir.Value) -> int:

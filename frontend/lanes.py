@@ -18,6 +18,7 @@ from ..isa.errors import FlexcError
 from .edit import Editor, constant_array, int_attribute, shape_of
 from .experts import Site
 from .integer import reduced
+from .remedies import static_remedy
 from .rewrite.site import Site as At
 from .routing import chooser
 from .rules import reduce_axes
@@ -34,7 +35,10 @@ _SUMS = {"ReduceSum", "ReduceMean", "ReduceMax", "ReduceMin", "ReduceSumSquare",
 #: Operands that are shapes, and operators that shapes are worked out with.
 _SHAPE_OPERANDS = {("Reshape", 1), ("Expand", 1), ("ConstantOfShape", 0), ("Slice", 1), ("Slice", 2), ("Tile", 1)}
 _SHAPE_ARITHMETIC = {"Add", "Cast", "Concat", "Equal", "Gather", "Mul", "Slice", "Squeeze", "Unsqueeze", "Where"}
-_REMEDY = "flexc compiles static shapes: export the model without this operator"
+_REMEDY = (
+    static_remedy("NonZero")
+    + "; of a mixture of experts export a form that computes all (transformers: experts_implementation='batched_mm')"
+)
 
 
 @dataclass(frozen=True)
@@ -119,6 +123,16 @@ class Lanes:
             raise self._refusal(first, node)
         for output in node.outputs:
             self._rows[output] = replace(first, axis=axis)
+
+    def explain(self, node: ir.Node) -> None:
+        """Say of a node with impossible shapes that it takes chosen rows for a number known beforehand, if it does.
+
+        Raises:
+            FlexcError: it reads rows that a mask chooses.
+        """
+        rows = next((self._rows[value] for value in node.inputs if value in self._rows), None)
+        if rows is not None:
+            raise self._refusal(rows, node)
 
     def _refusal(self, rows: _Rows, node: ir.Node) -> FlexcError:
         text = f"{rows.origin} has a shape that depends on run-time data, and '{node.name}' ({node.op_type}) with it"

@@ -22,6 +22,15 @@ _REMEDIES: dict[str, str] = {
 _GENERAL = "export the model without this operator"
 
 
+def domain_remedy(domain: str) -> str:
+    """Return what to do about an operator of a domain that flexc does not know."""
+    if domain == "com.microsoft.nchwc":
+        return (
+            "it lays images out for one processor: optimise with ORT_ENABLE_EXTENDED at most, or give the file before"
+        )
+    return "export the model with standard ONNX operators only"
+
+
 def static_remedy(op_type: str) -> str:
     """Return what to do where the result of an operator has no static shape."""
     return f"flexc compiles static shapes: {_REMEDIES.get(op_type, _GENERAL)}"

@@ -18,7 +18,7 @@ from .fold import RANDOM, fold
 from .infer import Inference, Spec, inner_nodes, reads, record
 from .lanes import Lanes
 from .precision import Precision
-from .remedies import static_remedy
+from .remedies import domain_remedy, static_remedy
 from .rewrite.table import EARLY, RULES
 from .routing import Routings
 from .unroll import unroll
@@ -92,7 +92,7 @@ class Simplifier:
         _drop_empty(node)
         if self._take_over(self._lanes.places(node)):
             return
-        specs = self._infer(node)
+        specs = self._infer_rows(node)
         if self._take_over(self._lanes.add_up(node)):
             return
         self._lanes.follow(node)
@@ -131,6 +131,14 @@ class Simplifier:
                 text = "gives random numbers: the same input must give the same output"
                 raise FlexcError(text, where=self._place(each), remedy="export the model in inference mode")
 
+    def _infer_rows(self, node: ir.Node) -> list[Spec]:
+        """Infer a node; of one that wants another number of chosen rows than there are places, say that."""
+        try:
+            return self._infer(node)
+        except FlexcError:
+            self._lanes.explain(node)
+            raise
+
     def _infer(self, node: ir.Node) -> list[Spec]:
         specs = self._inference.outputs(node, self._place(node))
         trusted = node.domain != "" or any(True for _ in inner_nodes(node))
@@ -164,7 +172,7 @@ class Simplifier:
             problem, remedy = "is not a tensor", "export the model without sequences, optionals and sparse tensors"
         elif not standard:
             problem = f"has no recorded shape, and operator {node.domain}::{node.op_type} has no known rule for it"
-            remedy = "export the model with standard ONNX operators only"
+            remedy = domain_remedy(node.domain)
         else:
             problem = "has a shape that depends on run-time data"
             remedy = static_remedy(node.op_type)

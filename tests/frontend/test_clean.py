@@ -242,3 +242,11 @@ def test_empty_pieces_are_not_joined(build: Build, same: Same, ops: Ops) -> None
     text = "g (float[2,3] x) => (float[2,3] y) <int64[1] a = {1}, int64[1] from = {3}, int64[1] to = {9}> "
     model = same(build(text + "{ cut = Slice(x, from, to, a) z = Neg(x) y = Concat<axis=1>(z, cut) }"))
     assert ops(model) == ["Neg"]
+
+
+def test_a_layout_for_one_processor_is_refused_with_what_to_do(build: Build) -> None:
+    proto = build("g (float[1,8,4,4] x) => (float[1,8,4,4] y) { z = Relu(x)  y = Relu(z) }")
+    proto.opset_import.append(onnx.helper.make_opsetid("com.microsoft.nchwc", 1))
+    proto.graph.node[0].domain, proto.graph.node[0].op_type = "com.microsoft.nchwc", "ReorderInput"
+    with pytest.raises(FlexcError, match=r"nchwc::ReorderInput(.|\n)*ORT_ENABLE_EXTENDED"):
+        load(proto)

@@ -106,3 +106,11 @@ def test_the_places_themselves_are_refused_as_output(build: Build) -> None:
     for text in ("y = NonZero(x)", "z = NonZero(x)  y = Transpose(z)"):
         with pytest.raises(FlexcError, match="depends on run-time data"):
             load(build(f"g (float[4] x) => (int64[a,b] y) {{ {text} }}"))
+
+
+def test_rows_taken_apart_by_a_number_known_beforehand_are_refused(build: Build) -> None:
+    """Exporters that trace write down how many rows the example chose."""
+    text = "g (float[4] x) => (int64[1,1] y) <int64[2] n = {1, 1}> { z = NonZero(x)  y, u = Split<axis = 1>(z, n) }"
+    with pytest.raises(FlexcError, match=r"NonZero.*depends on run-time data, and 'Split'") as caught:
+        load(build(text))
+    assert "batched_mm" in str(caught.value)

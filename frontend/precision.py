@@ -8,6 +8,8 @@ inputs and outputs become float32.
 
 from __future__ import annotations
 
+from copy import deepcopy
+
 import numpy as np
 import onnx_ir as ir
 
@@ -46,7 +48,7 @@ class Precision:
 
     def _input(self, value: ir.Value) -> None:
         if value.dtype != ir.DataType.FLOAT16:
-            value.dtype = _FLOAT
+            _retype(value)
             return
         uses = list(value.uses())
         real = _cast(value, _FLOAT, f"{value.name}.f32")
@@ -75,7 +77,7 @@ class Precision:
             self._attribute(node, attribute)
         for value in node.outputs:
             if value.dtype in NARROWED:  # what the file declares; in subgraphs nobody works it out anew
-                value.dtype = _FLOAT
+                _retype(value)
 
     def _constant(self, value: ir.Value) -> ir.Value:
         if value not in self._converted:
@@ -98,12 +100,18 @@ class Precision:
         elif attribute.type == ir.AttributeType.GRAPH:
             for value in attribute.as_graph().inputs:
                 if value.dtype in NARROWED:
-                    value.dtype = _FLOAT
+                    _retype(value)
 
     def _note(self, dtype: ir.DataType | None) -> None:
         if dtype is not None:
             self._found.add(dtype.name.lower())
             self._model.metadata_props[NARROWED_KEY] = ", ".join(sorted(self._found))
+
+
+def _retype(value: ir.Value) -> None:
+    """Make a value float32; its type is one of its own then, since a copy of a model shares types with the model."""
+    value.type = deepcopy(value.type)
+    value.dtype = _FLOAT
 
 
 def _folds(node: ir.Node) -> bool:

@@ -78,6 +78,38 @@ def test_flow_permutes_unless_told_not_to(flexc: Call, tmp_path: Path, words: tu
     assert report_of(flexc, DECODER, "-o", tmp_path / "p.onnx", *limits, *words)["permuted"] == permuted
 
 
+@pytest.mark.parametrize("kind", [np.float16, np.float32])
+def test_a_file_keeps_its_precision(kind: type, flexc: Call, tmp_path: Path) -> None:
+    """Permuted and otherwise left alone, a float16 file computes what it did, in float16."""
+    rng = np.random.default_rng(4)
+    shapes = {"up": (16, 32), "bias": (32,), "gate": (16, 32), "down": (32, 16), "last": (16,)}
+    nodes = [
+        helper.make_node("Gemm", ["x", "up", "bias"], ["u"], name="u"),
+        helper.make_node("MatMul", ["x", "gate"], ["v"], name="v"),
+        helper.make_node("Mul", ["u", "v"], ["m"], name="m"),
+        helper.make_node("Gemm", ["m", "down", "last"], ["y"], name="y"),
+    ]
+    dtype = helper.np_dtype_to_tensor_dtype(np.dtype(kind))
+    graph = helper.make_graph(
+        nodes,
+        "g",
+        [helper.make_tensor_value_info("x", dtype, [4, 16])],
+        [helper.make_tensor_value_info("y", dtype, [4, 16])],
+        [
+            numpy_helper.from_array((rng.standard_normal(shape) / 4).astype(kind), name)
+            for name, shape in shapes.items()
+        ],
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=9), tmp_path / "m.onnx")
+    (tmp_path / "s.json").write_text(json.dumps({"format": "flexc selection", "linears": {}}))
+    words = ("--method", "wanda", "--selection", tmp_path / "s.json", "--permute", "free", "--samples", "8")
+    assert report_of(flexc, tmp_path / "m.onnx", "-o", tmp_path / "p.onnx", *words)["permuted"] == 1
+    feed: dict[str, np.ndarray[Any, Any]] = {"x": rng.standard_normal((4, 16)).astype(kind)}
+    permuted = run(tmp_path / "p.onnx", feed)
+    assert permuted.dtype == kind
+    np.testing.assert_allclose(permuted, run(tmp_path / "m.onnx", feed), atol=0.01 if kind is np.float16 else 1e-5)
+
+
 def test_keep_finds_the_same_patterns(flexc: Call, tmp_path: Path) -> None:
     pruned = tmp_path / "pruned.onnx"
     words = ("--method", "wanda", "--sparsity", "0.4", "--m-set", "8", "--samples", "2")

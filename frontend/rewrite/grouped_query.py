@@ -78,21 +78,7 @@ class GroupQuery:
             for table in tables
             if table is not None
         )
-        half = int(shape_of(tables[0])[-1])
-        turning, rest = site.slice(x, 3, 0, 2 * half), site.slice(x, 3, 2 * half, self.size())
-        if site.integer("rotary_interleaved", 0):
-            pairs = site.reshape(turning, [0, 0, 0, half, 2])
-            a, b = (site.op("Squeeze", site.slice(pairs, 4, place, place + 1), site.ints([4])) for place in (0, 1))
-        else:
-            a, b = site.slice(turning, 3, 0, half), site.slice(turning, 3, half, 2 * half)
-        first = site.op("Sub", site.op("Mul", a, cos), site.op("Mul", b, sin))
-        second = site.op("Add", site.op("Mul", b, cos), site.op("Mul", a, sin))
-        if site.integer("rotary_interleaved", 0):
-            columns = [site.op("Unsqueeze", each, site.ints([4])) for each in (first, second)]
-            turned = site.reshape(site.op("Concat", *columns, axis=4), [0, 0, 0, 2 * half])
-        else:
-            turned = site.op("Concat", first, second, axis=3)
-        return turned if 2 * half == self.size() else site.op("Concat", turned, rest, axis=3)
+        return turned(site, x, (cos, sin), self.size(), pairs=bool(site.integer("rotary_interleaved", 0)))
 
     def result(self, q: ir.Value, k: ir.Value, v: ir.Value, places: Places) -> ir.Value:
         """Return what the queries get of values [batch, groups, keys, size], heads side by side."""
@@ -158,6 +144,61 @@ class GroupQuery:
         return site.op("Reshape", bias, dims)
 
 
+def turned(site: Site, x: ir.Value, angles: tuple[ir.Value, ir.Value], size: int, *, pairs: bool) -> ir.Value:
+    """Return x [batch, heads, step, size] turned, as much of it as there are angles.
+
+    ``angles`` are cosines and sines [batch or 1, 1, step, half], made of tables; neighbours are ``pairs``, or halves.
+    """
+    cos, sin = angles
+    half = _columns(cos)
+    turning = x if 2 * half == size else site.slice(x, 3, 0, 2 * half)
+    if pairs:
+        apart = site.reshape(turning, [0, 0, 0, half, 2])
+        a, b = (site.op("Squeeze", site.slice(apart, 4, place, place + 1), site.ints([4])) for place in (0, 1))
+    else:
+        a, b = site.slice(turning, 3, 0, half), site.slice(turning, 3, half, 2 * half)
+    first = site.op("Sub", site.op("Mul", a, cos), site.op("Mul", b, sin))
+    second = site.op("Add", site.op("Mul", b, cos), site.op("Mul", a, sin))
+    if pairs:
+        columns = [site.op("Unsqueeze", each, site.ints([4])) for each in (first, second)]
+        made = site.reshape(site.op("Concat", *columns, axis=4), [0, 0, 0, 2 * half])
+    else:
+        made = site.op("Concat", first, second, axis=3)
+    return made if 2 * half == size else site.op("Concat", made, site.slice(x, 3, 2 * half, size), axis=3)
+
+
+def _columns(angles: ir.Value) -> int:
+    """Return how many angles there are: the columns of the table they are picked from."""
+    value: ir.Value | None = angles
+    while value is not None and (node := value.producer()) is not None and node.op_type in ("Gather", "Unsqueeze"):
+        value = node.inputs[0]
+    return shape_of(value or angles)[-1]
+
+
+def rotary_embedding(site: Site) -> bool:
+    """RotaryEmbedding of onnxruntime's domain: (x, positions or the first one, tables of cosines and sines)."""
+    shape, half = static_shape(site.x), shape_of(site.given(2))[-1]
+    if shape is None or len(shape) not in (3, 4) or site.integer("is_packed_batching", 0):
+        return False
+    flat = len(shape) == 3
+    whole = (
+        shape[2] // (2 * half) if flat else shape[1]
+    )  # a head is as wide as its angles, unless only a part is turned
+    heads = site.integer("num_heads", 0) if flat and site.integer("rotary_embedding_dim", 0) else whole
+    size, step = (shape[2] // heads if flat else shape[3]), shape[1 if flat else 2]
+    x = site.transpose(site.reshape(site.x, [shape[0], step, heads, size]), [0, 2, 1, 3]) if flat else site.x
+    positions = site.given(1)
+    if len(shape_of(positions)) == 1:
+        moves = site.constant(np.arange(step, dtype=np.int64).reshape(1, step))
+        positions = site.op("Add", site.reshape(positions, [1, 1]), moves)
+    cos, sin = (
+        site.op("Unsqueeze", site.op("Gather", site.given(place), positions, axis=0), site.ints([1]))
+        for place in (2, 3)
+    )
+    result = turned(site, x, (cos, sin), size, pairs=bool(site.integer("interleaved", 0)))
+    return site.done(site.reshape(site.transpose(result, [0, 2, 1, 3]), shape) if flat else result)
+
+
 def group_query_attention(site: Site) -> bool:
     """GroupQueryAttention of shared keys, rotated by position; what a step adds is written behind the valid ones.
 
@@ -218,4 +259,7 @@ def _zeros(site: Site, shape: tuple[int, ...]) -> ir.Value:
     return site.constant(np.zeros(shape, (kind or ir.DataType.FLOAT).numpy()), kind)
 
 
-RULES: dict[str, SiteRule] = {"GroupQueryAttention": group_query_attention}
+RULES: dict[str, SiteRule] = {
+    "GroupQueryAttention": group_query_attention,
+    "RotaryEmbedding": rotary_embedding,
+}

@@ -110,3 +110,31 @@ def test_packed_and_with_an_addend(form: str) -> None:
     compare(model(form, 4, 0, 4, packed=True), [4, 4])
     compare(model(form, 1, 3, 4, packed=True), [4, 4])
     compare(model(form, 3, 0, 3, bias=True), [3, 3])
+
+
+@pytest.mark.parametrize("shape", [[2, 3, 128], [2, 4, 3, 32]])
+@pytest.mark.parametrize("positions", [[1], [2, 3]])
+@pytest.mark.parametrize("form", ["rotated", "rotated in pairs, in part"])
+def test_rotation_on_its_own(form: str, positions: list[int], shape: list[int]) -> None:
+    import onnxruntime as ort
+
+    attributes, tables = FORMS[form]
+    part: dict[str, Any] = {"rotary_embedding_dim": SIZE // 2} if "part" in form else {}
+    node = helper.make_node(
+        "RotaryEmbedding", ["x", "at", "cos", "sin"], ["y"], "rotation", domain="com.microsoft", num_heads=HEADS,
+        interleaved=attributes.get("rotary_interleaved", 0), **part,
+    )  # fmt: skip
+    ends = [helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)]
+    ends.append(helper.make_tensor_value_info("at", TensorProto.INT64, positions))
+    outs = [helper.make_tensor_value_info("y", TensorProto.FLOAT, shape)]
+    held = [numpy_helper.from_array(array, name) for name, array in tables.items()]
+    opsets = [helper.make_opsetid("", 21), helper.make_opsetid("com.microsoft", 1)]
+    proto = helper.make_model(helper.make_graph([node], "g", ends, outs, held), opset_imports=opsets, ir_version=10)
+    rng = np.random.default_rng(0)
+    feeds: dict[str, Array] = {"x": rng.standard_normal(shape).astype(np.float32)}
+    feeds["at"] = rng.integers(0, 20, positions)
+    loaded = load(proto)
+    assert not [node.op_type for node in loaded.graph if native(node)[0] is None]
+    (expected,) = ort.InferenceSession(proto.SerializeToString()).run(None, feeds)
+    (result,) = Session(loaded).run(feeds).values()
+    np.testing.assert_allclose(result, expected, rtol=1e-5, atol=1e-5)

@@ -100,10 +100,12 @@ class Mapping:
     def ahead(self) -> bool:
         """Whether a column group's weights can come while the group before is worked on, however long control waits.
 
-        The slots must take turns by column group, from the first on, and those of pieces by piece.
+        The slots must take turns by column group, from the first on, and those of pieces by piece: the last groups have
+        loops of their own, which begin with the first slot, so an even number of pieces must have come before.
         """
         turning = self.col_groups > 1 and self.weight_slots == 2 and self.runs[0].count > 1
-        return turning and not (self.by_step or self.shape.written or self.resident_rows < self.shape.rows)
+        even = sum(run.count for run in self.runs) % 2 == 0
+        return turning and even and not (self.by_step or self.shape.written or self.resident_rows < self.shape.rows)
 
     @property
     def depth(self) -> int:

@@ -82,6 +82,13 @@ def test_vectors_that_do_not_divide_into_pieces(rows: int, sets: int) -> None:
         assert_exact((rows, 40, n), DENSE, small_machine(64, 4, sets))
 
 
+def test_an_odd_number_of_pieces_in_each_of_several_column_groups() -> None:
+    """The last groups have loops of their own; slots for results go on taking turns."""
+    weight = np.random.default_rng(0).standard_normal((128, 512)).astype(np.float32)
+    graph = quantise(load(parsed("(float[784,128] x) => (float[] y) { y = MatMul(x, w) }", w=weight)))
+    assert not verify(lower(graph, load_machine("edge")))
+
+
 def test_batches_are_rows() -> None:
     weight = np.random.default_rng(0).standard_normal((20, 9)).astype(np.float32)
     program = check("(float[3,5,20] x) => (float[] y) { y = MatMul(x, w) }", w=weight)

@@ -9,6 +9,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import onnx_ir as ir
 
 from ..frontend.edit import shape_of
@@ -90,7 +91,8 @@ class RowKernel:
             return self.roots[value]
         if value is not node.inputs[0] and OPERATORS[node.op_type].kind == "reduce":
             return None
-        number = immediate(value)
+        zero_point = node.op_type == "QuantizeLinear" and value is node.inputs[-1] is not node.inputs[1]
+        number = immediate(value, uniform=zero_point)
         if number is not None and node.op_type not in INDEXED:
             return number
         return self._access(node, value, context.view(value), context)
@@ -294,12 +296,18 @@ def _factor(node: ir.Node, view: View, *, first: bool) -> Access:
     return wide_access(turned.broadcast(shape), shape)
 
 
-def immediate(value: ir.Value) -> float | None:
-    """Return the number that an instruction can hold in place of a constant scalar, or None."""
+def immediate(value: ir.Value, *, uniform: bool = False) -> float | None:
+    """Return the number that an instruction can hold in place of a constant scalar, or None.
+
+    With ``uniform`` also in place of an array in which every number is the same, such as a zero point of every row.
+    """
     tensor = value.const_value
-    if tensor is None or tensor.size != 1 or machine_dtype(value) not in ("f32", "i32", "i64", "i8", "u8"):
+    if tensor is None or not (tensor.size == 1 or (uniform and tensor.size)):
         return None
-    number = float(tensor.numpy().reshape(-1)[0])
+    numbers = tensor.numpy().reshape(-1)
+    if machine_dtype(value) not in ("f32", "i32", "i64", "i8", "u8") or np.any(numbers != numbers[0]):
+        return None
+    number = float(numbers[0])
     return number if machine_dtype(value) == "f32" or abs(number) < EXACT_IMMEDIATE else None
 
 

@@ -68,9 +68,9 @@ def test_layers_become_a_loop_and_nothing_else_changes(machine: Machine, monkeyp
     ]
     one, other = time_program(program), time_program(flat)
     assert [cost(op) for op in one.ops] == [cost(op) for op in other.ops]
-    assert sum(op.cycles for op in one.ops) == one.cycles < 1.001 * other.cycles
+    assert sum(op.cycles for op in one.ops) == one.cycles < 1.003 * other.cycles
     assert all(op.cycles for op in one.ops)
-    assert one.instructions < 1.01 * other.instructions
+    assert one.instructions < 1.03 * other.instructions
     results = [Executor(each).run(feeds)["h6"] for each in (program, flat)]
     assert results[0].tobytes() == results[1].tobytes()
 

@@ -91,7 +91,7 @@ def test_quantised_by_a_scale_made_at_run_time(scale: str, shape: str) -> None:
         f"(float[{shape}] x, float{scale} g) => (uint8[] y)"
         "{ a = Abs(g)  s = Add(a, small)  y = QuantizeLinear<axis = 0>(x, s, z) }",
         small=np.array(0.37, np.float32),
-        z=np.full({"": (), "[1]": (1,), "[4]": (4,)}[scale], 7, np.uint8),
+        z=np.array({"": 7, "[1]": [7], "[4]": [7, 0, 200, 9]}[scale], np.uint8),
     )
 
 
@@ -101,6 +101,18 @@ def test_quantised_by_a_constant_scale() -> None:
         s=np.array(0.37, np.float32),
         z=np.array(-3, np.int8),
     )
+
+
+@pytest.mark.parametrize("number", [0, -7])
+def test_a_zero_point_of_one_number_for_all_rows_is_not_brought_from_memory(number: int) -> None:
+    program = check(
+        "(float[6,8] x, float[6] g) => (int8[] y) "
+        "{ a = Abs(g)  s = Add(a, small)  y = QuantizeLinear<axis = 0>(x, s, z) }",
+        small=np.array(0.5, np.float32),
+        z=np.full(6, number, np.int8),
+    )
+    read = [each for each in program.code if each.values.get("space") == "const"]
+    assert [each.word("dtype") for each in read if each.word("dtype") == "i8"] == []
 
 
 def test_long_elementwise_rows_are_cut() -> None:

@@ -119,8 +119,7 @@ class LinearBody:
         body: Tree = [*self._fetch_block(), *self._groups()]
         if self.tail is not None:
             body = [*self.tail.early, *body, *self.tail.block]
-        slots = self.job.row_slots
-        body += [_sync("array").post(_empty("rows", slots)), _sync("vector").post(_empty("sums", slots))]
+        body += self._release_block()
         self.builder.write(nest([self.part, self.block], body))
         self.builder.emit("barrier")
 
@@ -161,7 +160,8 @@ class LinearBody:
         code: Tree = []
         for run in self.mapping.runs:
             code += self._pieces(run)
-        return code + self._release_group()
+        slots = 2 if self.resident or self.mapping.by_step else self.mapping.weight_slots
+        return [*code, _sync("vector").post(_empty("scales", slots))]
 
     def _zeros(self) -> Tree:
         """Fill what no transfer fills: columns between K and whole tiles, and tiles beyond what was made at run time.
@@ -191,8 +191,18 @@ class LinearBody:
         job, mapping = self.job, self.mapping
         turns = self._row_turns(mapping.resident_rows * mapping.k_padded)
         fetch = job.fetch_rows(self.rows_at, turns, self.part, self.block)
-        ready = _sync("dma0").wait(_empty("rows", job.row_slots), _empty("sums", job.row_slots))
-        return [ready, *fetch, self._fetch_scales(), _sync("array").wait(Semaphores.ROWS_FULL)]
+        ready = [_sync("dma0").wait(*self._block_room())] if self._block_room() else []
+        return [*ready, *fetch, self._fetch_scales(), _sync("array").wait(Semaphores.ROWS_FULL)]
+
+    def _block_room(self) -> list[int]:
+        """Return what says that there is room for a block of vectors and for its sums; for the only one there is."""
+        if self.part.level is None and self.block.level is None:
+            return []
+        return [_empty(name, self.job.row_slots) for name in ("rows", "sums")]
+
+    def _release_block(self) -> Tree:
+        """Return what gives the room of a block back."""
+        return [_sync(engine).post(room) for engine, room in zip(("array", "vector"), self._block_room(), strict=False)]
 
     def _fetch_scales(self) -> Pending:
         """Return the transfer of the rows' scales, the last of a block; without scales, what only says that it is."""
@@ -206,7 +216,11 @@ class LinearBody:
         return Pending("copy", {"dst": inside, "src": outside}, {"channel": 0}).post(Semaphores.ROWS_FULL)
 
     def _fetch_group(self, after: int) -> tuple[Tree, Tree]:
-        """Return the transfers of the group ``after`` groups later, and what waits for those of the present one."""
+        """Return the transfers of the group ``after`` groups later, and what waits for those of the present one.
+
+        Scales that come with the tiles need no tokens of their own: the vector unit only reads them when sums of these
+        tiles are there, and when it has done so the tiles have been read long since.
+        """
         if self.job.fetch_weights is not None:
             return self._fetch_written(self.job.fetch_weights)
         mapping, slots = self.mapping, 2 if self.resident or self.mapping.by_step else self.mapping.weight_slots
@@ -215,13 +229,10 @@ class LinearBody:
         source = window("const", "u8", base, (1, size), None, self._weight_steps())
         slot, turns = self._slot(size, slots, after)
         inside = window("buf", "u8", self.scales_at + slot, (1, size), None, turns)
-        copy = Pending("copy", {"dst": inside, "src": source}, {"channel": 0})
-        copy.wait(_empty("scales", slots)).post(Semaphores.SCALES_FULL)
-        ready: Tree = [_sync("vector").wait(Semaphores.SCALES_FULL)]
-        if not self.resident and not mapping.by_step:
-            copy.wait(_empty("weights", slots)).post(Semaphores.WEIGHTS_FULL)
-            ready.append(_sync("weights").wait(Semaphores.WEIGHTS_FULL))
-        return [copy], ready
+        copy = Pending("copy", {"dst": inside, "src": source}, {"channel": 0}).wait(_empty("scales", slots))
+        if self.resident or mapping.by_step:
+            return [copy.post(Semaphores.SCALES_FULL)], [_sync("vector").wait(Semaphores.SCALES_FULL)]
+        return [copy.post(Semaphores.WEIGHTS_FULL)], [_sync("weights").wait(Semaphores.WEIGHTS_FULL)]
 
     def _slot(self, size: int, slots: int, after: int = 0) -> tuple[int, list[Step]]:
         """Return where the data of a column group lie from the first slot on, and how they take turns."""
@@ -238,17 +249,9 @@ class LinearBody:
         )
         last = copies[-1]
         assert isinstance(last, Pending)
-        last.post(Semaphores.SCALES_FULL, Semaphores.WEIGHTS_FULL)
-        ready = _sync("dma0").wait(_empty("scales", slots), _empty("weights", slots))
-        vector, weights = _sync("vector").wait(Semaphores.SCALES_FULL), _sync("weights").wait(Semaphores.WEIGHTS_FULL)
-        return [ready, *copies], [vector, weights]
-
-    def _release_group(self) -> Tree:
-        slots = 2 if self.resident or self.mapping.by_step else self.mapping.weight_slots
-        code: Tree = [_sync("vector").post(_empty("scales", slots))]
-        if not self.resident and not self.mapping.by_step:
-            code.append(_sync("weights").post(_empty("weights", slots)))
-        return code
+        last.post(Semaphores.WEIGHTS_FULL)
+        ready = _sync("dma0").wait(_empty("scales", slots))
+        return [ready, *copies], [_sync("weights").wait(Semaphores.WEIGHTS_FULL)]
 
     def _weight_steps(self) -> list[Step]:
         part_bytes = self.mapping.col_groups * self.mapping.group_bytes
@@ -265,13 +268,17 @@ class LinearBody:
             "piece", "vectors of the block", run.size, step=run.step, start=run.start, limit=mapping.resident_rows
         )
         loads, rest = self.tail.piece(run, piece, self.group, self.first) if self.tail is not None else ([], [])
-        code: Tree = [*loads, _sync("array").wait(_empty("acc", mapping.acc_slots))]
-        code += nest([self.step], self._step(run, piece))
+        products = self._step(run, piece)
+        lda, mac = products[-2:] if self.step.level is None else (None, None)  # in a loop no step stands for all
+        begin = lda if isinstance(lda, Pending) else _sync("array")
+        end = mac if isinstance(mac, Pending) and mapping.slices == 1 else _sync("array")
+        begin.wait(_empty("acc", mapping.acc_slots))
+        end.post(Semaphores.ACC_FULL)
+        code: Tree = [*loads, *([] if begin is lda else [begin]), *nest([self.step], products)]
         acc = self._acc(run, piece, 0, mapping.columns)
         for other in range(1, mapping.slices):
             code.append(Pending("accum", {"dst": acc, "src": self._acc(run, piece, other, mapping.columns)}))
-        code.append(_sync("array").post(Semaphores.ACC_FULL))
-        code += self._finish(run, piece, acc)
+        code += [*([] if end is mac else [end]), *self._finish(run, piece, acc)]
         return nest([piece], [*code, *rest])
 
     def _acc(self, run: Run, piece: Loop, slice_: int, columns: int) -> Stream:

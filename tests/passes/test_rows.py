@@ -75,10 +75,10 @@ CASES = {
         (Form((4,), 6), BARE),
         Form((4,), 6),
     ),
-    "scales a column": (
+    "scales a column, which loading takes apart": (
         "(float[4,6] x, float[6] s) => (int8[] y) <int8[6] z = {0,0,0,0,0,0}>{ y = QuantizeLinear<axis = 1>(x, s, z) }",
         (),
-        None,
+        Form((4,), 6),
     ),
 }
 

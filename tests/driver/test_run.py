@@ -164,4 +164,4 @@ def test_host_segments_are_named_where_their_time_is_left_out(flexc: Call, mlp: 
     target = tmp_path / "host.fxc"
     assert flexc("compile", mlp, "-o", target, "--pin", "first=host").code == 0
     report = flexc("run", target, "--random-inputs", "1")
-    assert "1 segments; their time is not in the figures" in report.out
+    assert "1 segment; their time is not in the figures" in report.out

@@ -204,9 +204,14 @@ class Builder:
         for count in counts:
             loops.append(Loop(count, self._depth if count > 1 else None))
             self._depth += count > 1
-        if self._depth > min(LEVELS, self.machine.control.loop_levels):
+        if self.free_levels < 0:
             raise DoesNotFit(f"{self._depth} loop levels")
         return loops
+
+    @property
+    def free_levels(self) -> int:
+        """Loops that there are still levels for."""
+        return min(LEVELS, self.machine.control.loop_levels) - self._depth
 
     def end_loops(self, loops: Sequence[Loop]) -> None:
         """Give the levels of these loops back: what follows may use them again."""

@@ -16,6 +16,7 @@ from ..passes.layout import aligned
 from ..passes.mapping import Mapping, Run, groups_of
 from .boxes import ring
 from .code import Block, Builder, Loop, Pending, Semaphores, nest, window
+from .column_groups import ColumnGroups, comes_ahead, counts
 from .tail_code import TailCode, TailRun
 
 Tree = list[Pending | Block]
@@ -74,10 +75,8 @@ class LinearBody:
         self.machine = builder.machine
         mapping, shape = job.mapping, job.mapping.shape
         #: Whether the weights of a column group are asked for before the group before it is worked on.
-        self.ahead = mapping.ahead and job.resident_unit is None and job.parts * job.blocks == 1
-        # An even number of turns: slots begin with the first again when a loop around the kernel comes back.
-        groups = (mapping.col_groups - 1) // 2 * 2 if self.ahead else mapping.col_groups
-        part, block, group = builder.loops(job.parts, job.blocks, max(1, groups))
+        self.ahead = comes_ahead(mapping, builder) and job.resident_unit is None and job.parts * job.blocks == 1
+        part, block, pair, group = builder.loops(job.parts, job.blocks, *counts(mapping, self.ahead))
         self.part = part
         if job.matrix is not None:
             self.part = part.over("matrix", "matrices", 1, start=job.matrix)
@@ -85,7 +84,7 @@ class LinearBody:
             self.part = part.over("part", "columns", shape.n, limit=job.parts * shape.n)
         rows, first = mapping.resident_rows, job.first
         self.block = block.over("block of vectors", "vectors", rows, start=first, limit=shape.rows)
-        self._go_over(group, 0)
+        self.groups = ColumnGroups(mapping, job.column, pair, group)
         # Rings count the iterations of a level, so no other loop may use these two: the runs share them, in turn.
         self.piece, step = builder.loops(mapping.runs[0].count, mapping.steps)
         self.step = step.over("K step", "K", mapping.slices * mapping.depth, limit=shape.k)
@@ -94,7 +93,8 @@ class LinearBody:
         self.sx_at = builder.buffer(4 * job.mapping.resident_rows, job.row_slots)
         self.weights_at, self.scales_at = self._weight_slots()
         self.results_at = self._room_for_results()
-        self.tail = None if job.tail is None else TailCode(job.tail, mapping, builder, self.outer[:2], self.results_at)
+        around = [self.part, self.block]
+        self.tail = None if job.tail is None else TailCode(job.tail, mapping, builder, around, self.results_at)
 
     def _room_for_results(self) -> int:
         """Return the address of slots for pieces of results, or of what a tail works on."""
@@ -123,31 +123,28 @@ class LinearBody:
         self.builder.write(nest([self.part, self.block], body))
         self.builder.emit("barrier")
 
-    def _go_over(self, group: Loop, first: int) -> None:
-        """Let the code that is written next work on the column groups of a loop, from group ``first`` on."""
-        job, mapping = self.job, self.mapping
-        start, limit = job.column + first * mapping.columns, job.column + mapping.shape.n
-        self.first = first
-        self.group = group.over("column group", "columns", mapping.columns, start=start, limit=limit)
-        self.outer = [self.part, self.block, self.group]
+    @property
+    def outer(self) -> list[Loop]:
+        """The loops around pieces, as the code that is written next stands in them."""
+        return [self.part, self.block, *self.groups.loops]
 
     def _groups(self) -> Tree:
         """Return the loop over column groups; the last ones stand apart where weights come one group ahead."""
         if not self.ahead:
             fetch, ready = self._fetch_group(0)
-            return nest([self.group], [*fetch, *ready, *self._group()])
-        loop, alone, last = self.group, Loop(1, None), self.mapping.col_groups - 1
-        self._go_over(alone, 0)
+            return nest(self.groups.loops, [*fetch, *ready, *self._group()])
+        whole, last = self.groups, self.mapping.col_groups - 1
+        self.groups = whole.alone(0)
         code, _ = self._fetch_group(0)
-        if loop.level is not None:
-            self._go_over(loop, 0)
-            code += nest([self.group], self._following())
+        if whole.group.level is not None:
+            self.groups = whole
+            code += nest(whole.loops, self._following())
         for group in range(last // 2 * 2, last):
-            self._go_over(alone, group)
-            code += nest([self.group], self._following())
-        self._go_over(alone, last)
+            self.groups = whole.alone(group)
+            code += nest(self.groups.loops, self._following())
+        self.groups = whole.alone(last)
         _, ready = self._fetch_group(0)
-        return [*code, *nest([self.group], [*ready, *self._group()])]
+        return [*code, *nest(self.groups.loops, [*ready, *self._group()])]
 
     def _following(self) -> Tree:
         """Return the work on a column group, before it the transfer of the next one's weights."""
@@ -225,7 +222,7 @@ class LinearBody:
             return self._fetch_written(self.job.fetch_weights)
         mapping, slots = self.mapping, 2 if self.resident or self.mapping.by_step else self.mapping.weight_slots
         size = mapping.scale_bytes if self.resident or mapping.by_step else mapping.group_bytes
-        base = self.job.weights + (self.first + after) * mapping.group_bytes
+        base = self.job.weights + (self.groups.first + after) * mapping.group_bytes
         source = window("const", "u8", base, (1, size), None, self._weight_steps())
         slot, turns = self._slot(size, slots, after)
         inside = window("buf", "u8", self.scales_at + slot, (1, size), None, turns)
@@ -236,17 +233,15 @@ class LinearBody:
 
     def _slot(self, size: int, slots: int, after: int = 0) -> tuple[int, list[Step]]:
         """Return where the data of a column group lie from the first slot on, and how they take turns."""
-        if not self.ahead:
-            return 0, self._turns(self.outer, aligned(size), slots)
-        odd, distance = (self.first + after) % 2, aligned(size)
-        return odd * distance, self.group.step(-distance if odd else distance, 2)
+        if self.ahead:
+            return self.groups.slot(aligned(size), after)
+        return 0, self._turns(self.outer, aligned(size), slots)
 
     def _fetch_written(self, fetch: Callable[[int, Sequence[Step], Loop, Loop], Tree]) -> tuple[Tree, Tree]:
         """Bring the tiles and scales of a column group that was made at run time; the last transfer tells of all."""
         slots = self.mapping.weight_slots
-        copies = fetch(
-            self.weights_at, self._turns(self.outer, aligned(self.mapping.group_bytes), slots), self.part, self.group
-        )
+        turns = self._turns(self.outer, aligned(self.mapping.group_bytes), slots)
+        copies = fetch(self.weights_at, turns, self.part, self.groups.group)
         last = copies[-1]
         assert isinstance(last, Pending)
         last.post(Semaphores.WEIGHTS_FULL)
@@ -255,7 +250,7 @@ class LinearBody:
 
     def _weight_steps(self) -> list[Step]:
         part_bytes = self.mapping.col_groups * self.mapping.group_bytes
-        return self.part.step(part_bytes) + self.group.step(self.mapping.group_bytes)
+        return self.part.step(part_bytes) + self.groups.step(self.mapping.group_bytes)
 
     def _turns(self, loops: Sequence[Loop], size: int, slots: int) -> list[Step]:
         turning = ring(loops)
@@ -267,7 +262,7 @@ class LinearBody:
         piece = Loop(run.count, self.piece.level).over(
             "piece", "vectors of the block", run.size, step=run.step, start=run.start, limit=mapping.resident_rows
         )
-        loads, rest = self.tail.piece(run, piece, self.group, self.first) if self.tail is not None else ([], [])
+        loads, rest = self.tail.piece(run, piece, self.groups) if self.tail is not None else ([], [])
         products = self._step(run, piece)
         lda, mac = products[-2:] if self.step.level is None else (None, None)  # in a loop no step stands for all
         begin = lda if isinstance(lda, Pending) else _sync("array")
@@ -320,7 +315,7 @@ class LinearBody:
         if self.resident:
             assert self.job.resident_unit is not None
             a_part = mapping.col_groups * mapping.steps * macros
-            steps = self.part.step(a_part) + self.group.step(mapping.steps * macros) + step.step(macros)
+            steps = self.part.step(a_part) + self.groups.step(mapping.steps * macros) + step.step(macros)
             return window("cells", "u8", self.job.resident_unit, (rows, 1), None, steps)
         return window("cells", "u8", self.job.unit, (rows, 1), None, self._turns(loops, macros, self._sets()))
 
@@ -372,8 +367,8 @@ class LinearBody:
         made.post(_empty("acc", mapping.acc_slots), Semaphores.OUT_FULL)
         made.taps += [self._tap(tap, run, piece) for tap in result.taps]
         moves = self.part.step(result.part_pitch) + self.block.step(mapping.resident_rows * result.row_pitch)
-        moves += self.group.step(4 * mapping.columns) + piece.step(run.step * result.row_pitch)
-        base = result.address + run.start * result.row_pitch + self.first * 4 * mapping.columns
+        moves += self.groups.step(4 * mapping.columns) + piece.step(run.step * result.row_pitch)
+        base = result.address + run.start * result.row_pitch + self.groups.first * 4 * mapping.columns
         target = window(result.space, result.dtype, base, (run.size, width), (result.row_pitch, 4), moves)
         out = Pending("copy", {"dst": target, "src": held}, {"channel": 1})
         return [made, out.wait(Semaphores.OUT_FULL).post(_empty("out", mapping.out_slots))]
@@ -382,9 +377,9 @@ class LinearBody:
         """Return the instruction that brings a piece of results, dequantised or not, to where the tail works on it."""
         mapping = self.mapping
         _, columns = tail.extent(mapping)
-        steps = self.group.step(4 * mapping.columns) + piece.step(run.step * 4 * columns) if tail.whole else []
+        steps = self.groups.step(4 * mapping.columns) + piece.step(run.step * 4 * columns) if tail.whole else []
         base = self.results_at
-        base += 4 * (run.start * columns + self.first * mapping.columns) if tail.whole else 0
+        base += 4 * (run.start * columns + self.groups.first * mapping.columns) if tail.whole else 0
         held = window("buf", self.job.result.dtype, base, (run.size, mapping.width), (4 * columns, 4), steps)
         made = self._made(run, piece, replace(acc, cols=mapping.width), held)
         made.taps += [self._tap(tap, run, piece) for tap in self.job.result.taps]
@@ -415,13 +410,13 @@ class LinearBody:
         mapping = self.mapping
         steps = self.part.step(self.job.result.part_elements)
         steps += self.block.step(mapping.resident_rows * tap.row_stride)
-        steps += self.group.step(mapping.columns * tap.col_stride) + piece.step(run.step * tap.row_stride)
+        steps += self.groups.step(mapping.columns * tap.col_stride) + piece.step(run.step * tap.row_stride)
         return replace(
             tap,
-            base=tap.base + run.start * tap.row_stride + self.first * mapping.columns * tap.col_stride,
+            base=tap.base + run.start * tap.row_stride + self.groups.first * mapping.columns * tap.col_stride,
             steps=tuple(steps),
-            col=self.first * mapping.columns,
-            col_steps=tuple(self.group.step(mapping.columns)),
+            col=self.groups.first * mapping.columns,
+            col_steps=tuple(self.groups.step(mapping.columns)),
             col_limit=mapping.shape.n,
         )
 

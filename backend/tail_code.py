@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from ..passes.mapping import Mapping, Run
 from .boxes import Strides, cut, even_chunk, over
 from .code import Block, Builder, DoesNotFit, Loop, Pending, nest
+from .column_groups import ColumnGroups
 from .moves import Copy
 from .tail_chunk import TailChunk
 from .tail_kernel import TailKernel, Unfusable
@@ -80,20 +81,20 @@ class TailCode:
         block = tuple(self.mapping.resident_rows * stride for stride in row)
         return [(self.outer[0].count, self.run.part), (self.outer[1].count, block)]
 
-    def piece(self, run: Run, piece: Loop, groups: Loop, first: int) -> tuple[Tree, Tree]:
+    def piece(self, run: Run, piece: Loop, groups: ColumnGroups) -> tuple[Tree, Tree]:
         """Return what comes before the products of a piece, and what follows its dequantisation.
 
-        The pieces are in a loop over column ``groups`` from group ``first`` on.
+        The pieces are in the loops over column ``groups``.
         """
         if self.run.whole:
             return [], []
         kernel, mapping = self.run.kernel, self.mapping
         row, (_, col) = kernel.layout.row, kernel.layout.inner[0]
-        group = (groups.count, tuple(mapping.columns * stride for stride in col))
-        outer = [*self._around(), group, (run.count, tuple(run.step * stride for stride in row))]
-        start = self.run.starting(run.start, first * mapping.columns).start
+        around = [*self._around(), *groups.dims(tuple(mapping.columns * stride for stride in col))]
+        outer = [*around, (run.count, tuple(run.step * stride for stride in row))]
+        start = self.run.starting(run.start, groups.first * mapping.columns).start
         box = kernel.piece_box(run.size, mapping.width, outer, start)
-        chunk = TailChunk(kernel, self.builder, box, [*self.outer, groups, piece], (self.address, 0), self.like)
+        chunk = TailChunk(kernel, self.builder, box, [*self.outer, *groups.loops, piece], (self.address, 0), self.like)
         self.like = self.like or chunk
         loads, stores = chunk.begin()
         return [*loads], [*chunk.code, *stores]

@@ -80,6 +80,22 @@ def test_a_network_of_one_layer_has_no_loop() -> None:
     assert turns(assert_same(model, EDGE, random_feeds(model), {"h0": False})) == []
 
 
+@pytest.mark.parametrize(("shape", "groups"), [((70, 32, 300), 3), ((130, 64, 700), 6)], ids=str)
+def test_weights_that_come_a_group_ahead_lie_where_they_are_read_in_a_loop_of_layers(
+    shape: tuple[int, int, int], groups: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Other kernels of a layer go round loops of the same levels, here an odd number of times: rings begin anywhere."""
+    rows, width, hidden = shape
+    model = stacked(4, width, hidden, rows)
+    rolled, flat = compiled(model, EDGE)[1], unrolled(model, EDGE, monkeypatch)
+    assert turns(rolled)
+    last = [tile.start for tile in flat.debug.tiles if tile.what == "column group" and tile.count == 1]
+    assert (groups - 1) * 128 in last, "the last group stands alone where weights come ahead"
+    feeds = random_feeds(model)
+    results = [Executor(each).run(feeds)["h3"] for each in (rolled, flat)]
+    assert results[0].tobytes() == results[1].tobytes()
+
+
 LINES = 20
 
 

@@ -21,6 +21,7 @@ from ..isa.machine import Machine
 from ..isa.program import EVERY, Op, Tap, Tile
 from ..isa.streams import Step, Stream
 from ..passes.periods import Stretch, stretches
+from .rings import fillers
 from .units import Line, Unit
 
 #: Instructions that a loop must save to be worth it.
@@ -45,12 +46,16 @@ class Written:
 
 @dataclass(frozen=True)
 class Turns:
-    """Ops of which each ``period`` is a turn of one loop, and how the addresses in the lines of a turn move."""
+    """Ops of which each ``period`` is a turn of one loop, and how the addresses in the lines of a turn move.
+
+    ``before`` are lines that come before each line of a turn, and at last those after it.
+    """
 
     start: int
     period: int
     count: int
     moves: tuple[tuple[Step, ...], ...]
+    before: Sequence[Sequence[Line]]
 
 
 def roll(code: Written, machine: Machine) -> Written:
@@ -107,6 +112,10 @@ def _runs(
     even = _Evenness(np.array([[*chain(*bases[start : start + period])] for start in starts], np.int64))
     turn = lines[ops[stretch.start].first : ops[stretch.start + period - 1].last]
     needed = len({stream for line in turn for stream in line.streams.values()})
+    before = fillers(turn)
+    if before is None:
+        return
+    filling = sum(map(len, before))
     around = 0 if needed <= STREAMS else 2 * STREAMS  # registers that may have to be set before the loop, and after
     place = 0
     while place < len(starts) - 1:
@@ -115,8 +124,8 @@ def _runs(
             place += 1
             continue
         moves = even.moves(place, end)
-        if (end - place - 1) * len(turn) - sum(map(len, moves)) - around >= _LEAST_SAVED:
-            yield Turns(stretch.start + starts[place], period, end - place, moves)
+        if (end - place - 1) * len(turn) - sum(map(len, moves)) - around - filling >= _LEAST_SAVED:
+            yield Turns(stretch.start + starts[place], period, end - place, moves, before)
         place = end
 
 
@@ -177,32 +186,39 @@ class _Writer:
         return Written(self.units, list(map(self._op, ops)), list(map(self._tap, self.code.taps)), tiles)
 
     def _keep(self, unit: Unit) -> None:
-        self._note(unit, self.length, EVERY)
+        self.places += range(self.length, self.length + len(unit.lines))
+        self.iterations += [EVERY] * len(unit.lines)
         self._add(unit)
 
     def _roll(self, loop: Turns, units: Iterator[Unit]) -> None:
         """Write a loop: the lines of its first turn, those of the others are the same."""
         self.tiles.append(Tile(self.length, "turn", loop.count))
         self._add(Unit([Line("loop", {}, {"level": 0, "count": loop.count})]))
-        start, moves = self.length, iter(loop.moves)
-        for turn in range(loop.count):
-            last = self.code.ops[loop.start + (turn + 1) * loop.period - 1].last
-            place = start
-            while len(self.places) < last:
-                unit = next(units)
-                self._note(unit, place, turn)
-                place += len(unit.lines)
-                if turn == 0:
-                    self._add(Unit([_moving(line, moves) for line in unit.lines]))
+        lines = len(loop.before) - 1
+        places = self.length + np.arange(lines) + np.cumsum([*map(len, loop.before[:-1])])
+        self.places += places.tolist() * loop.count
+        self.iterations += [turn for turn in range(loop.count) for _ in range(lines)]
+        before, moves = iter(loop.before), iter(loop.moves)
+        for unit in _taken(units, lines):
+            self._add_turning(unit, before, moves)
+        self._fill(next(before))
         self._add(Unit([Line("endloop", {}, {"level": 0})]))
+        _taken(units, (loop.count - 1) * lines)
+
+    def _add_turning(self, unit: Unit, before: Iterator[Sequence[Line]], moves: Iterator[tuple[Step, ...]]) -> None:
+        """Add a unit of a turn: what comes before its first line is a unit of its own."""
+        filled = [(next(before), line) for line in unit.lines]
+        self._fill(filled[0][0])
+        inside = [each for fill, line in filled[1:] for each in (*fill, line)]
+        self._add(Unit([_moving(line, moves) for line in (unit.lines[0], *inside)]))
+
+    def _fill(self, lines: Sequence[Line]) -> None:
+        if lines:
+            self._add(Unit([_moving(line, iter(())) for line in lines]))
 
     def _add(self, unit: Unit) -> None:
         self.units.append(unit)
         self.length += len(unit.lines)
-
-    def _note(self, unit: Unit, place: int, iteration: int) -> None:
-        self.places += range(place, place + len(unit.lines))
-        self.iterations += [iteration] * len(unit.lines)
 
     def _op(self, op: Op) -> Op:
         first, last = self.places[op.first], self.places[op.last - 1] + 1
@@ -218,6 +234,15 @@ class _Writer:
 
     def _tile(self, tile: Tile) -> Tile:
         return replace(tile, pc=self.places[tile.pc])
+
+
+def _taken(units: Iterator[Unit], lines: int) -> list[Unit]:
+    """Take so many lines of units."""
+    taken: list[Unit] = []
+    while lines:
+        taken.append(next(units))
+        lines -= len(taken[-1].lines)
+    return taken
 
 
 def _moving(line: Line, moves: Iterator[tuple[Step, ...]]) -> Line:

@@ -31,6 +31,19 @@ def stacked(layers: int, width: int, hidden: int, rows: int = 8, seed: int = 0) 
     return parsed(f"{head} {{ h = MatMul(x, e)  {text_of([BLOCK] * layers)} }}", **weights)
 
 
+def recurrent(layers: int, length: int, width: int, rows: int = 3, seed: int = 0) -> onnx.ModelProto:
+    """Return so many LSTM layers, each over the sequence that the one before makes."""
+    rng = np.random.default_rng(seed)
+    weights: dict[str, Array] = {
+        f"{name}{layer}": rng.standard_normal((1, 4 * width, width)).astype(np.float32) / 4
+        for layer in range(layers)
+        for name in "wr"
+    }
+    block = f"y{{t}} = LSTM<hidden_size = {width}>({{h}}, w{{t}}, r{{t}})  h{{t}} = Squeeze(y{{t}}, one)"
+    head = f"(float[{length},{rows},{width}] h) => (float[] h{layers - 1}) <int64[1] one = {{1}}>"
+    return parsed(f"{head} {{ {text_of([block] * layers)} }}", **weights)
+
+
 def text_of(blocks: Sequence[str]) -> str:
     """Return blocks one after the other, each reading what the one before makes, the first ``h``."""
     return "  ".join(block.format(t=place, h=f"h{place - 1}" if place else "h") for place, block in enumerate(blocks))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -15,16 +15,15 @@ from flexc.backend.assign import assign
 from flexc.backend.roll import Written, roll
 from flexc.backend.units import Line, Unit
 from flexc.emulator.run import Executor
-from flexc.emulator.stepping import in_order
 from flexc.emulator.timing import OpTiming, time_program
-from flexc.emulator.walk import build
+from flexc.emulator.walk import Block, Leaf, build
 from flexc.isa.encoding import instr
 from flexc.isa.instruction import LEVELS
 from flexc.isa.machine import Machine, load_machine
 from flexc.isa.program import EVERY, Op, Program, Tap, Tile
 from flexc.isa.streams import Step, Stream
 from tests.backend.compare import assert_same, compiled, small_machine
-from tests.backend.layers import stacked
+from tests.backend.layers import recurrent, stacked
 from tests.backend.models import random_feeds
 from tests.emulator import programs
 
@@ -99,12 +98,15 @@ def test_weights_that_come_a_group_ahead_lie_where_they_are_read_in_a_loop_of_la
 LINES = 20
 
 
-def written(bases: Sequence[Sequence[int]]) -> Written:
-    """Return an op for each row of addresses: a unit in which a stream at each, and one in the buffer, are used."""
+def written(bases: Sequence[Sequence[int]], ring: int = 0) -> Written:
+    """Return an op for each row of addresses: a unit in which a stream at each, and one in the buffer, are used.
+
+    The one in the buffer moves with a loop of 3 iterations, round a ring of so many places or not.
+    """
     units, ops = [], []
     for number, own in enumerate(bases):
         streams = [Stream.dense("dram", "f32", base, 2, 4) for base in own]
-        inside = Stream("buf", "f32", 0, 2, 4, 16, 4, (Step(0, 32),))
+        inside = Stream("buf", "f32", 0, 2, 4, 16, 4, (Step(0, 32, ring),))
         body = [Line("copy", {"dst": inside, "src": each}, {"channel": 0}) for each in streams]
         loop = [Line("loop", {}, {"level": 0, "count": 3}), *body, Line("endloop", {}, {"level": 0})]
         units.append(Unit([*loop, *[Line("barrier", {}, {})] * (LINES - len(loop))]))
@@ -114,18 +116,33 @@ def written(bases: Sequence[Sequence[int]]) -> Written:
     return Written(units, ops, taps, tiles)
 
 
+def followed(block: Block, iterations: list[int], running: list[int], outermost: bool = True) -> Iterator[Leaf]:
+    """Yield every instruction as often as it is carried out; counts of rings begin anew with an outermost loop."""
+    for node in block.nodes:
+        if isinstance(node, Leaf):
+            yield node
+            continue
+        start = running[node.level]
+        for iteration in range(node.count):
+            iterations[node.level], running[node.level] = iteration, start + iteration
+            yield from followed(node.rest if iteration else node.first, iterations, running, False)
+        iterations[node.level], running[node.level] = 0, start + node.count
+        if outermost:
+            running[:] = [0] * LEVELS
+
+
 def carried_out(code: Written) -> list[tuple[str, int, int]]:
     """Return all copies in order: for which op, from where, to where."""
     assigned = assign(code.units, EDGE)
     program = programs.program([*assigned.code, instr("halt")])
     debug = assigned.debug(code.ops, code.taps, code.tiles, ())
-    found, iterations = [], [0] * LEVELS
-    for leaf in in_order(build(program).root, iterations):
+    found, iterations, running = [], [0] * LEVELS, [0] * LEVELS
+    for leaf in followed(build(program).root, iterations, running):
         if leaf.streams:
             around = [
                 op for op in debug.ops if op.first <= leaf.pc < op.last and op.iteration in (EVERY, iterations[0])
             ]
-            src, dst = (leaf.streams[name].address(iterations, iterations) for name in ("src", "dst"))
+            src, dst = (leaf.streams[name].address(iterations, running) for name in ("src", "dst"))
             found.append((around[0].name, src, dst))
             assert len(around) == 1
     return found
@@ -145,8 +162,9 @@ def carried_out(code: Written) -> list[tuple[str, int, int]]:
         ([[0]], []),
     ],
 )
-def test_addresses_that_move_evenly_are_a_loop(bases: list[list[int]], counts: list[int]) -> None:
-    before = written(bases)
+@pytest.mark.parametrize("ring", [0, 2])
+def test_addresses_that_move_evenly_are_a_loop(bases: list[list[int]], counts: list[int], ring: int) -> None:
+    before = written(bases, ring)
     after = roll(before, EDGE)
     assert [line.values["count"] for unit in after.units if unit.opens for line in unit.lines] == counts
     assert carried_out(after) == carried_out(before)
@@ -163,11 +181,55 @@ def test_every_copy_stays_what_it_was_however_addresses_lie() -> None:
         for _ in range(rng.integers(0, 3)):
             bases[rng.integers(len(bases))][rng.integers(3)] = int(rng.integers(99))
         extra = [row[: 1 + place % 3] for place, row in enumerate(bases[: rng.integers(0, 3)])]
-        before = written([*extra, *bases, *extra])
+        before = written([*extra, *bases, *extra], int(rng.integers(5)))
         after = roll(before, EDGE)
         assert carried_out(after) == carried_out(before)
         rolled += any(unit.opens for unit in after.units)
     assert rolled > 30
+
+
+def ringed(rng: np.random.Generator, turns: int) -> Written:
+    """Return like ops that copy between rings, in loops and in loops inside these, of any counts."""
+
+    def copying(level: int) -> Line:
+        steps = tuple(Step(each, 32 << each, int(rng.integers(5))) for each in range(level + 1))
+        inside = Stream("buf", "f32", 0, 2, 4, 16, 4, steps)
+        return Line("copy", {"dst": inside, "src": Stream.dense("dram", "f32", 0, 2, 4)}, {"channel": 0})
+
+    def loop(level: int, *body: Line) -> list[Line]:
+        count = int(rng.integers(1, 8))
+        return [Line("loop", {}, {"level": level, "count": count}), *body, Line("endloop", {}, {"level": level})]
+
+    def at(place: int, line: Line) -> Line:
+        own = {"src": replace(line.streams["src"], base=place)} if line.streams else {}
+        return replace(line, streams={**line.streams, **own})
+
+    nests = [loop(0, copying(0), *loop(1, copying(1), copying(1))) for _ in range(rng.integers(1, 4))]
+    body = [*(line for nest in nests for line in nest), *[Line("barrier", {}, {})] * LINES]
+    units = [Unit([at(64 * turn, line) for line in body]) for turn in range(turns)]
+    size = len(body)
+    ops = [Op(f"op{turn}", "X", (), "dma", "", turn * size, (turn + 1) * size) for turn in range(turns)]
+    return Written(units, ops, [], [])
+
+
+def test_every_turn_goes_round_rings_as_code_without_the_loop() -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(30):
+        before = ringed(rng, 4)
+        after = roll(before, EDGE)
+        assert after is not before
+        assert carried_out(after) == carried_out(before)
+
+
+def test_rings_that_are_back_late_are_no_loop() -> None:
+    assert roll(long := written([[0], [64], [128]], 2000), EDGE) is long
+
+
+@pytest.mark.parametrize("length", [7, 8])
+def test_recurrent_layers_hand_on_what_they_should(length: int) -> None:
+    """A state goes to and fro between two places, from the first on, however often the layer before has gone round."""
+    model = recurrent(5, length, 16)
+    assert max(turns(assert_same(model, EDGE, random_feeds(model), {"h4": False}))) >= 3
 
 
 def test_loops_are_as_deep_as_the_machine_allows() -> None:

@@ -92,10 +92,14 @@ class Block:
     """A loop around instructions and loops."""
 
     loop: Loop
-    body: list[Pending | Block]
+    body: Tree
 
 
-def nest(loops: Sequence[Loop], body: list[Pending | Block]) -> list[Pending | Block]:
+Tree = list[Pending | Block]
+"""Instructions and loops around instructions, in order."""
+
+
+def nest(loops: Sequence[Loop], body: Tree) -> Tree:
     """Return the body inside these loops, the outermost first."""
     for loop in reversed(loops):
         body = [Block(loop, body)]

@@ -21,7 +21,7 @@ from ..passes.mapping import LinearShape, choose
 from ..passes.partition import Kernel
 from ..passes.pattern import NM, detect
 from ..passes.tail_cost import TailCost
-from .code import Block, Builder, DoesNotFit, Loop, Pending, nest, window
+from .code import Builder, DoesNotFit, Loop, Pending, Tree, nest, window
 from .context import Context, array_of
 from .image import Sliding, as_images, as_value, border_copies, bordered
 from .linear_body import Job, LinearBody, Result
@@ -32,8 +32,6 @@ from .pack import Codes
 from .tail_code import TailRun
 from .tail_kernel import TailKernel
 from .views import View
-
-Tree = list[Pending | Block]
 
 
 @dataclass(frozen=True)

@@ -15,11 +15,9 @@ from ..isa.streams import Step, Stream
 from ..passes.layout import aligned
 from ..passes.mapping import Mapping, Run, groups_of
 from .boxes import ring
-from .code import Block, Builder, Loop, Pending, Semaphores, nest, window
+from .code import Builder, Loop, Pending, Semaphores, Tree, nest, window
 from .column_groups import ColumnGroups, comes_ahead, counts
 from .tail_code import TailCode, TailRun
-
-Tree = list[Pending | Block]
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from ..passes.mapping import LinearShape, Mapping, choose, groups_of
 from ..passes.partition import Kernel
 from ..passes.pattern import DENSE, NM
 from ..passes.prune import NM_KEY
-from .code import Block, Builder, DoesNotFit, Loop, Pending, window
+from .code import Block, Builder, DoesNotFit, Loop, Pending, Tree, window
 from .context import Context, array_of, machine_dtype
 from .linear_body import Job, LinearBody, Result, groups_code
 from .linear_weights import Floats, Weights
@@ -30,8 +30,6 @@ from .pack import Codes
 from .tail_code import TailRun, copies_of
 from .tail_kernel import TailKernel
 from .views import Storage, View
-
-Tree = list[Pending | Block]
 
 
 @dataclass(frozen=True)

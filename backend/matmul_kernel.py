@@ -8,13 +8,11 @@ from ..isa.streams import Step, Stream
 from ..passes.layout import aligned
 from ..passes.partition import Kernel
 from .boxes import divisor, even_chunk, ring
-from .code import Block, Builder, DoesNotFit, Pending, Semaphores, nest, window
+from .code import Builder, DoesNotFit, Pending, Semaphores, Tree, nest, window
 from .context import Context, machine_dtype
 from .row_kernel import dense_strides, wanted_order
 from .transfers import bring, take
 from .views import View, collapse
-
-Tree = list[Pending | Block]
 
 
 class MatMulKernel:

@@ -11,14 +11,12 @@ from ..isa.program import Tap
 from ..isa.streams import Step, Stream
 from ..passes.layout import aligned
 from .boxes import divisor, ring
-from .code import Block, Builder, DoesNotFit, Pending, Semaphores, nest, window
+from .code import Builder, DoesNotFit, Pending, Semaphores, nest, window
 from .context import Context, machine_dtype
 from .image import Sliding, as_images, as_value, border_copies, bordered
 from .moves import Copy, write_copy
 from .transfers import bring, take
 from .views import View
-
-Tree = list[Pending | Block]
 
 
 class PoolKernel:

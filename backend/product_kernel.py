@@ -18,7 +18,7 @@ from ..passes.layout import aligned
 from ..passes.mapping import Mapping, groups_of
 from ..passes.partition import Kernel
 from ..passes.product_cost import column_boxes, writing
-from .code import Block, Builder, DoesNotFit, Loop, Pending, nest, window
+from .code import Builder, DoesNotFit, Loop, Pending, Tree, nest, window
 from .context import Context
 from .linear_body import Job, LinearBody, Result
 from .linear_kernel import CellAllocator, Chain, output_taps, results, row_boxes
@@ -27,8 +27,6 @@ from .row_kernel import dense_strides, wanted_order
 from .tail_code import TailRun
 from .tail_kernel import TailKernel
 from .views import Dim, View, collapse
-
-Tree = list[Pending | Block]
 
 #: Batch dimensions that do not form one loop are gone through by code for each of their indices, up to so many.
 _MOST_NESTS = 16

@@ -7,14 +7,12 @@ from typing import TYPE_CHECKING
 
 from ..isa.streams import Stream
 from .boxes import Box
-from .code import Block, Builder, Loop, Pending, Semaphores, window
+from .code import Builder, Loop, Pending, Semaphores, Tree, window
 from .row_chunk import RowChunk
 
 if TYPE_CHECKING:
     from .row_kernel import Access
     from .tail_kernel import TailKernel
-
-Tree = list[Pending | Block]
 
 
 class TailChunk(RowChunk):

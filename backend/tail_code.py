@@ -7,14 +7,13 @@ from dataclasses import dataclass, replace
 
 from ..passes.mapping import Mapping, Run
 from .boxes import Strides, cut, even_chunk, over
-from .code import Block, Builder, DoesNotFit, Loop, Pending, nest
+from .code import Builder, DoesNotFit, Loop, Tree, nest
 from .column_groups import ColumnGroups
 from .moves import Copy
 from .tail_chunk import TailChunk
 from .tail_kernel import TailKernel, Unfusable
 from .views import Dim
 
-Tree = list[Pending | Block]
 #: A job that is one block of vectors has at least so many chunks, so that transfers overlap with work.
 _FEWEST_CHUNKS = 4
 

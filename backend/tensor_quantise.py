@@ -9,14 +9,12 @@ from ..passes.layout import aligned
 from ..passes.partition import Kernel
 from ..passes.rows import operand
 from .boxes import Box, boxes, cut, even_chunk, ring
-from .code import Block, Builder, Pending, Semaphores, nest, window
+from .code import Builder, Pending, Semaphores, Tree, nest, window
 from .context import Context, machine_dtype
 from .image import Border, Sliding, as_images, as_value, border_copies, bordered
 from .moves import write_copy
 from .transfers import bring, take
 from .views import View, collapse
-
-Tree = list[Pending | Block]
 
 #: Smallest normal float32 and the greatest INT8 code: see ``passes/quantise.py``, which says what is computed here.
 FLOOR, LEVELS = 2.0**-126, 127.0

@@ -11,7 +11,7 @@ import onnx_ir as ir
 from ..isa.program import Tile
 from ..isa.streams import Stream
 from .boxes import Box, over
-from .code import Block, Builder, Pending, Semaphores, nest
+from .code import Block, Builder, Pending, Semaphores, Tree, nest
 from .recipes import Operand
 from .row_chunk import RowChunk
 from .transfers import take
@@ -19,8 +19,6 @@ from .transfers import take
 if TYPE_CHECKING:
     from .recurrence import Recurrence
     from .row_kernel import Access
-
-Tree = list[Pending | Block]
 
 
 class TurnChunk(RowChunk):

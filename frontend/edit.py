@@ -29,6 +29,17 @@ def shape_of(value: ir.Value) -> tuple[int, ...]:
     return dims
 
 
+def free_name(graph: ir.Graph, wished: str) -> str:
+    """Return ``wished``, or that with a number behind it where a value of the graph is called so already."""
+    taken = set(graph.initializers) | {str(value.name) for value in graph.inputs}
+    taken |= {str(value.name) for node in graph.all_nodes() for value in node.outputs}
+    name, number = wished, 0
+    while name in taken:
+        number += 1
+        name = f"{wished}_{number}"
+    return name
+
+
 def is_constant(value: ir.Value | None) -> bool:
     """Return whether ``value`` is an initializer that no caller of the graph can replace."""
     return value is not None and value.const_value is not None and value.is_initializer()

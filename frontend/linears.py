@@ -11,7 +11,7 @@ import numpy as np
 import onnx_ir as ir
 
 from .codes import codes_of
-from .edit import constant_array, int_attribute, is_constant, shape_of
+from .edit import constant_array, free_name, int_attribute, is_constant, shape_of
 
 _FLOATS = {ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16, ir.DataType.DOUBLE}
 _BYTES = {ir.DataType.INT8, ir.DataType.UINT8}
@@ -173,7 +173,7 @@ def replace_weight(model: ir.Model, linear: Linear, matrix: np.ndarray) -> Linea
     if len(old.uses()) == 1 and not old.is_graph_output() and not _is_shared(linear):
         del initializers[name]
     else:
-        name = _free_name(f"{name}.{linear.name}", model.graph)
+        name = free_name(model.graph, f"{name}.{linear.name}")
     tensor = ir.Tensor(array, dtype=old.dtype, name=name)
     new = ir.Value(name=name, shape=ir.Shape(tensor.shape), type=ir.TensorType(tensor.dtype), const_value=tensor)
     model.graph.register_initializer(new)
@@ -210,13 +210,3 @@ def _dequantiser(linear: Linear) -> ir.Node:
     if node is None:
         raise ValueError(f"the weight of '{linear.name}' is not dequantised")
     return node
-
-
-def _free_name(wished: str, graph: ir.Graph) -> str:
-    taken = set(graph.initializers) | {str(value.name) for value in graph.inputs}
-    taken |= {str(value.name) for node in graph for value in node.outputs}
-    name, number = wished, 0
-    while name in taken:
-        number += 1
-        name = f"{wished}_{number}"
-    return name

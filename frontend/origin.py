@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
+from .edit import free_name
 from .linears import Linear
 
 ORIGIN_KEY = "flexc.origin"
@@ -204,7 +205,7 @@ def _install(model: ir.Model, operand: _Operand, array: np.ndarray) -> None:
             array = _passed(node, array, back=True)
         source.const_value = ir.Tensor(np.ascontiguousarray(array), dtype=source.dtype, name=str(source.name))
         return
-    name = _free_name(model, f"{operand.node.name or operand.node.op_type}.pruned")
+    name = free_name(model.graph, f"{operand.node.name or operand.node.op_type}.pruned")
     tensor = ir.Tensor(array, name=name)
     value = ir.Value(name=name, shape=ir.Shape(tensor.shape), type=ir.TensorType(tensor.dtype), const_value=tensor)
     model.graph.register_initializer(value)
@@ -212,16 +213,6 @@ def _install(model: ir.Model, operand: _Operand, array: np.ndarray) -> None:
     _drop_unused(model, chain)
     if source is not None and source.is_initializer() and not source.uses() and not source.is_graph_output():
         model.graph.initializers.pop(str(source.name), None)
-
-
-def _free_name(model: ir.Model, wished: str) -> str:
-    taken = set(model.graph.initializers) | {str(value.name) for value in model.graph.inputs}
-    taken |= {str(value.name) for node in model.graph.all_nodes() for value in node.outputs}
-    name, number = wished, 0
-    while name in taken:
-        number += 1
-        name = f"{wished}_{number}"
-    return name
 
 
 def _drop_unused(model: ir.Model, nodes: Sequence[ir.Node]) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnx_ir as ir
 
-from ...frontend.edit import constant_array
+from ...frontend.edit import constant_array, free_name
 from ...frontend.linears import Linear
 from ..calibrate import Statistics
 from ..pattern import NM
@@ -84,7 +84,7 @@ def _permute_constant(model: ir.Model, operand: Operand, order: Order, heads: in
     if len(value.uses()) == 1 and not value.is_graph_output():
         del model.graph.initializers[name]
     else:
-        name = _free_name(model.graph, f"{name}.{operand.node.name}")
+        name = free_name(model.graph, f"{name}.{operand.node.name}")
     tensor = ir.Tensor(np.ascontiguousarray(new), dtype=value.dtype, name=name)
     made = ir.Value(name=name, shape=ir.Shape(tensor.shape), type=ir.TensorType(tensor.dtype), const_value=tensor)
     model.graph.register_initializer(made)
@@ -101,16 +101,6 @@ def permuted(array: NDArray[Any], operand: Operand, order: Order, heads: int) ->
     index = np.arange(array.shape[place.axis])
     index[place.start : place.start + len(order)] = place.start + order
     return np.take(array, index, axis=place.axis)
-
-
-def _free_name(graph: ir.Graph, wished: str) -> str:
-    taken = set(graph.initializers) | {str(value.name) for value in graph.inputs}
-    taken |= {str(value.name) for node in graph for value in node.outputs}
-    name, number = wished, 0
-    while name in taken:
-        number += 1
-        name = f"{wished}_{number}"
-    return name
 
 
 def _permuted(statistics: Statistics, found: Sequence[tuple[ChannelClass, Order]]) -> Statistics:

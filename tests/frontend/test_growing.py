@@ -181,7 +181,10 @@ def test_a_mask_that_is_added_to_the_scores_of_several_positions() -> None:
         f"<{AXES}>{{ present_k = Concat<axis = 1>(past_k, x) t = Transpose<perm = [0,2,1]>(present_k)"
         " s = MatMul(x, t) a = Add(s, mask) w = Shape(s) r = Reshape(a, w) p = Softmax(r) y = MatMul(p, present_k) }"
     )
-    feed: Feed = lambda valid, step: rows(valid, step) | {"mask": X[0, : valid + step, :1].T.copy()}  # noqa: E731
+
+    def feed(valid: int, step: int) -> Arrays:
+        return rows(valid, step) | {"mask": X[0, : valid + step, :1].T.copy()}
+
     compare(proto, "step", {"present_k": 1}, feed, (3, 2, 1))
 
 

@@ -16,12 +16,13 @@ import math
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from flexc.budget_words import parse_budget
 from flexc.compiler import machine_of
 from flexc.evaluate import Shapes, contenders_of, evaluate
 from flexc.inputs import windows_of
@@ -38,8 +39,13 @@ from flexc.scores import task_of
 from flexc.stages import Stages
 
 METHODS = "magnitude,wanda,owl,faithful,flow,flow:effort=full,sparsegpt,sparsegpt:update=cg,flow:update=cg"
-"""Unless told otherwise; ``method:option=value`` sets further options of the method."""
+"""Unless told otherwise; ``method:option=value`` sets further options of the method.
 
+With ``flow:budget=cycles=x0.95`` the budget takes the place of the sparsities.
+"""
+
+_READ: dict[str, Callable[[str], Any]] = {"hyper_m": float, "budget": parse_budget}
+"""What makes a value of an option's word."""
 
 TITLES = (
     "model", "method", "M", "asked", "reached", "perplexity", "draws", "windows", "weights", "cycles", "seconds",
@@ -98,7 +104,8 @@ def _runs(model: str, arguments: argparse.Namespace) -> Iterator[Run]:
     yield Run(model, "none", 0.0, 0, **common)
     for draw in range(arguments.draws):
         for method in arguments.methods.split(","):
-            for sparsity in map(float, arguments.sparsities.split(",")):
+            sparsities = "0" if ":budget=" in method else arguments.sparsities
+            for sparsity in map(float, sparsities.split(",")):
                 if draw == 0 or not method.startswith("magnitude"):  # which looks at no data
                     yield Run(model, method, sparsity, draw, **common)
 
@@ -169,10 +176,10 @@ class _Bench:
         further: dict[str, Any] = {}
         for word in words:
             name, _, value = word.partition("=")
-            further[name] = float(value) if name == "hyper_m" else value
+            further[name] = _READ.get(name, str)(value)
         return PruneOptions(
             prune=method,
-            sparsity=run.sparsity if method != "none" else None,
+            sparsity=run.sparsity or None,
             calib=self.calibration.between(first, first + run.samples),
             samples=run.samples,
             m_set=parse_m_set(run.m_set),
@@ -191,20 +198,7 @@ class _Bench:
 
 def table(rows: Sequence[tuple[Run, list[dict[str, Any]]]], target: str) -> str:
     """Return the table in Markdown; perplexity is the mean over draws, with half their range."""
-    titles = [
-        "model",
-        "method",
-        "M",
-        "asked",
-        "reached",
-        "perplexity",
-        "draws",
-        "windows",
-        "weights",
-        "cycles",
-        "seconds",
-    ]
-    lines = [f"Cycles of a window on `{target}`.", "", f"| {' | '.join(titles)} |", "|---" * len(titles) + "|"]
+    lines = [f"Cycles of a window on `{target}`.", "", f"| {' | '.join(TITLES)} |", "|---" * len(TITLES) + "|"]
     for run, results in rows:
         values = [result["perplexity"] for result in results]
         spread = f" ± {(max(values) - min(values)) / 2:.2f}" if len(values) > 1 else ""
@@ -213,7 +207,7 @@ def table(rows: Sequence[tuple[Run, list[dict[str, Any]]]], target: str) -> str:
             run.model,
             run.method.replace(":", " ").replace("=", " "),
             run.m_set,
-            f"{100 * run.sparsity:.0f} %",
+            f"{100 * run.sparsity:.0f} %" if run.sparsity else "",
             f"{100 * fmean(result['reached'] for result in results):.1f} %",
             f"{fmean(values):.2f}{spread}",
             str(len(values)),

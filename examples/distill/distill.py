@@ -36,14 +36,18 @@ def main() -> None:
     }
     if not trained:
         raise SystemExit(f"{arguments.pruned} has no weight with zeros")
-    tokens = np.load(arguments.data)
-    size = math.prod(dense.shape)
-    windows = torch.from_numpy(tokens.reshape(-1)[: tokens.size // size * size].astype(np.int64))
-    train(dense, pruned, trained, windows.reshape(-1, *dense.shape).to(device), arguments)
+    train(dense, pruned, trained, _windows(arguments.data, dense).to(device), arguments)
     for item in model.graph.initializer:
         if item.name in trained:
             item.CopyFrom(numpy_helper.from_array(trained[item.name].detach().cpu().numpy(), item.name))
     onnx.save(model, arguments.output)
+
+
+def _windows(file: Path, model: Graph) -> Tensor:
+    """Return the data of the file [windows, *shape of the input]; what is left over at its end is dropped."""
+    data, size = np.load(file), math.prod(model.shape)
+    whole = data.reshape(-1)[: data.size // size * size].reshape(-1, *model.shape)
+    return torch.from_numpy(whole.astype(np.float32 if data.dtype.kind == "f" else np.int64))
 
 
 def train(
@@ -78,7 +82,7 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Train what a pruned model kept towards the dense model's outputs.")
     parser.add_argument("dense", help="the model before pruning")
     parser.add_argument("pruned", help="the file that flexc prune wrote")
-    parser.add_argument("data", type=Path, help="tokens, .npy")
+    parser.add_argument("data", type=Path, help="tokens, or what else the model reads, .npy")
     parser.add_argument("-o", "--output", required=True)
     parser.add_argument("--steps", type=int, default=400)
     parser.add_argument("--batch", type=int, default=16, help="windows a step")

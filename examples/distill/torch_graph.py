@@ -74,10 +74,11 @@ def _reshape(_a: Attributes, x: Tensor, shape: Tensor) -> Tensor:
 
 def _slice(_a: Attributes, x: Tensor, *given: Tensor) -> Tensor:
     starts, ends, axes, steps = ([*map(_ints, given), [], []])[:4]
-    index = [slice(None)] * x.ndim
     for at, (start, end) in enumerate(zip(starts, ends, strict=True)):
-        index[axes[at] if axes else at] = slice(start, end, steps[at] if steps else 1)
-    return x[tuple(index)]
+        axis = axes[at] if axes else at
+        kept = range(*slice(start, end, steps[at] if steps else 1).indices(x.shape[axis]))
+        x = x.index_select(axis, torch.tensor(kept, dtype=torch.int64, device=x.device))
+    return x
 
 
 def _unsqueeze(a: Attributes, x: Tensor, axes: Tensor | None = None) -> Tensor:
@@ -110,6 +111,70 @@ def _norm(a: Attributes, x: Tensor, scale: Tensor, bias: Tensor | None = None) -
     return F.layer_norm(x, scale.shape, scale, bias, a.get("epsilon", 1e-5))
 
 
+def _rms_norm(a: Attributes, x: Tensor, scale: Tensor) -> Tensor:
+    return F.rms_norm(x, scale.shape, scale, a.get("epsilon", 1e-5))
+
+
+def _sum(a: Attributes, x: Tensor, axes: Tensor | None = None) -> Tensor:
+    return x.sum(_axes(a, axes) or list(range(x.ndim)), keepdim=bool(a.get("keepdims", 1)))
+
+
+def _trilu(a: Attributes, x: Tensor, k: Tensor | None = None) -> Tensor:
+    diagonal = 0 if k is None else int(k)
+    return x.triu(diagonal) if a.get("upper", 1) else x.tril(diagonal)
+
+
+def _padded(a: Attributes, x: Tensor, value: float) -> Tensor:
+    """Return `x` [batch, channels, *places] with the border that the attribute `pads` asks for."""
+    if a.get("auto_pad", b"NOTSET") not in (b"NOTSET", b"VALID"):
+        raise SystemExit("not known here: auto_pad")
+    places = x.ndim - 2
+    pads = a.get("pads", [0] * 2 * places)
+    return F.pad(x, [pads[at + side * places] for at in reversed(range(places)) for side in (0, 1)], value=value)
+
+
+def _conv(a: Attributes, x: Tensor, w: Tensor, bias: Tensor | None = None) -> Tensor:
+    function = {3: F.conv1d, 4: F.conv2d, 5: F.conv3d}[x.ndim]
+    ones = [1] * (x.ndim - 2)
+    strides, dilations = a.get("strides", ones), a.get("dilations", ones)
+    return function(_padded(a, x, 0), w, bias, strides, 0, dilations, a.get("group", 1))
+
+
+def _max_pool(a: Attributes, x: Tensor) -> Tensor:
+    function = {3: F.max_pool1d, 4: F.max_pool2d, 5: F.max_pool3d}[x.ndim]
+    ones = [1] * (x.ndim - 2)
+    border, dilations = _padded(a, x, float("-inf")), a.get("dilations", ones)
+    if a.get("ceil_mode"):
+        raise SystemExit("not known here: MaxPool with ceil_mode")
+    return function(border, a["kernel_shape"], a.get("strides", ones), 0, dilations)
+
+
+def _pad(_a: Attributes, x: Tensor, pads: Tensor, value: Tensor | None = None) -> Tensor:
+    if _a.get("mode", b"constant") != b"constant":
+        raise SystemExit("not known here: Pad that does not fill with one value")
+    ends = _ints(pads)
+    words = [ends[at + side * x.ndim] for at in reversed(range(x.ndim)) for side in (0, 1)]
+    return F.pad(x, words, value=0.0 if value is None else float(value))
+
+
+def _flatten(a: Attributes, x: Tensor) -> Tensor:
+    axis = a.get("axis", 1)
+    return x.reshape(prod(x.shape[:axis]), -1)
+
+
+def _filled(a: Attributes, shape: Tensor) -> Tensor:
+    value = torch.from_numpy(numpy_helper.to_array(a["value"]).copy()) if "value" in a else torch.zeros(1)
+    return value.to(shape.device).expand(_ints(shape))
+
+
+def _clip(_a: Attributes, x: Tensor, low: Tensor | None = None, high: Tensor | None = None) -> Tensor:
+    return x.clip(low, high)
+
+
+def _shape(a: Attributes, x: Tensor) -> Tensor:
+    return torch.tensor(x.shape[a.get("start", 0) : a.get("end")], device=x.device)
+
+
 def _gelu(a: Attributes, x: Tensor) -> Tensor:
     return F.gelu(x, approximate=a.get("approximate", b"none").decode())
 
@@ -125,5 +190,11 @@ OPERATORS: dict[str, Callable[..., Any]] = {
     "Reshape": _reshape, "Transpose": lambda a, x: x.permute(a["perm"]), "Slice": _slice, "Split": _split,
     "Concat": lambda a, *xs: torch.cat(xs, a["axis"]), "Gather": _gather, "Unsqueeze": _unsqueeze,
     "Expand": lambda _, x, shape: x.expand(np.broadcast_shapes(tuple(x.shape), tuple(_ints(shape)))),
+    "Conv": _conv, "MaxPool": _max_pool, "GlobalAveragePool": lambda _, x: x.mean(list(range(2, x.ndim)), keepdim=True),
+    "Flatten": _flatten, "Clip": _clip, "Pad": _pad, "RMSNormalization": _rms_norm, "ReduceSum": _sum, "Trilu": _trilu,
+    "Equal": lambda _, x, y: x == y, "Greater": lambda _, x, y: x > y, "LessOrEqual": lambda _, x, y: x <= y,
+    "And": lambda _, x, y: x & y, "Not": lambda _, x: ~x, "Cos": lambda _, x: x.cos(), "Sin": lambda _, x: x.sin(),
+    "CumSum": lambda _, x, axis: x.cumsum(int(axis)), "ConstantOfShape": _filled, "Shape": _shape,
+    "Squeeze": lambda a, x, axes=None: x.squeeze(_axes(a, axes)) if _axes(a, axes) else x.squeeze(),
     "Cast": lambda a, x: x.to(torch.from_numpy(np.empty(0, onnx.helper.tensor_dtype_to_np_dtype(a["to"]))).dtype),
 }  # fmt: skip

@@ -11,7 +11,7 @@ from pathlib import Path
 from flexc.command_compile import dims_of, shape_of
 from flexc.compiler import machine_of
 from flexc.files import check_output
-from flexc.isa.errors import UsageError
+from flexc.isa.errors import FlexcError, UsageError
 from flexc.passes.pins import Pin, apply_pins
 from flexc.prune_options import PruneOptions, check_prune_usage, prune_words
 from flexc.prune_report import cost_of, prune_parts, prune_report
@@ -42,8 +42,10 @@ def run(arguments: Namespace) -> int:
     try:
         pruned = prune_model(model, replace(options, state=state), machine, stages)
     except KeyboardInterrupt:
-        if state.exists():
-            sys.stderr.write(f"\n{state} holds what was measured; the same command goes on from there\n")
+        _tell_of(state, "\n", "the same command")
+        raise
+    except FlexcError:
+        _tell_of(state, "", "a command that asks for another amount")
         raise
     with stages.stage("cost"):
         cost = cost_of(opened.dense, pruned, machine)
@@ -59,3 +61,9 @@ def run(arguments: Namespace) -> int:
     else:
         show(prune_parts(report))
     return 0
+
+
+def _tell_of(state: Path, before: str, command: str) -> None:
+    """Say what a state file is there for, if one is."""
+    if state.exists():
+        sys.stderr.write(f"{before}{state} holds what was measured; {command} goes on from there\n")

@@ -63,7 +63,7 @@ def prune_report(
         "method": report.method,
         "update": options.update,
         "permuted": pruned.permuted,
-        "requested_sparsity": report.requested,
+        "requested_sparsity": pruned.requested,
         "reached_sparsity": report.reached_of_open,
         "zeros_of_all_linears": report.reached,
         "patterns": dict(sorted(Counter(str(row.nm) for row in report.open).items())),

@@ -21,6 +21,8 @@ from flexc.passes.prune import (
     Choice,
     PruneReport,
     Request,
+    check_any_open,
+    check_weights,
     choose_patterns,
     default_method,
     open_linears,
@@ -63,6 +65,11 @@ class Pruned:
     warnings: tuple[str, ...] = ()
     permuted: int = 0
 
+    @property
+    def requested(self) -> float | None:
+        """Sparsity asked for; None where a budget asks for something else, or nothing was asked for."""
+        return None if self.spent else self.report.requested
+
 
 def prune_model(
     model: ir.Model, options: PruneOptions, machine: Machine, stages: Stages, attention: str = "auto"
@@ -75,6 +82,8 @@ def prune_model(
     """
     method = find_method(options.prune or default_method(model))
     request = Request(include_tied=options.include_tied)
+    if method.write:
+        check_weights(open_linears(model, include_tied=options.include_tied))
     with stages.stage("calibrate"):
         feeds, warnings = _feeds(model, method, options)
         statistics = calibrate(model, feeds, options.samples) if feeds is not None else None
@@ -227,6 +236,7 @@ def _within(model: ir.Model, method: Method, request: Request, meter: _Meter) ->
         FlexcError: not even the least of every linear does; the message names the nearest that can be reached.
     """
     linears = open_linears(model, include_tied=request.include_tied)
+    check_any_open(model, linears)
     amount = meter.amount
     total = meter.program(model, linears, {linear.name: DENSE for linear in linears})
     offset = total - sum(meter.linear(linear, DENSE) for linear in linears)

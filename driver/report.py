@@ -76,7 +76,7 @@ def _prune(compilation: Compilation) -> dict[str, Any]:
     pruning = compilation.pruning
     return {
         "method": pruning.method,
-        "requested_sparsity": pruning.requested,
+        "requested_sparsity": compilation.pruned.requested,
         "reached_sparsity": pruning.reached_of_open,
         "zeros_of_all_linears": pruning.reached,
         "budget": dict(compilation.pruned.spent) or None,

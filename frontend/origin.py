@@ -197,27 +197,25 @@ def _in_file(rows: np.ndarray, before: np.ndarray, after: np.ndarray) -> np.ndar
 
 
 def _install(model: ir.Model, operand: _Operand, array: np.ndarray) -> None:
-    """Replace the initializer where only this node reads it, or else give the node one of its own."""
-    source, chain = operand.source, operand.chain
-    reads_alone = all(len(node.outputs[0].uses()) == 1 for node in chain)
-    if source is not None and reads_alone and len(source.uses()) == 1 and not source.is_graph_output():
-        for node in chain:
-            array = _passed(node, array, back=True)
-        source.const_value = ir.Tensor(np.ascontiguousarray(array), dtype=source.dtype, name=str(source.name))
+    """Put an array in the place of a node's constant; whoever else reads that keeps it, and every node stays."""
+    reader, index = operand.node, operand.index
+    for node in operand.chain:
+        if not _read_once(node.outputs[0]):
+            break
+        if node.op_type == "Constant":
+            node.attributes["value"] = ir.AttrTensor("value", ir.Tensor(np.ascontiguousarray(array)))
+            return
+        array, reader, index = _passed(node, array, back=True), node, 0
+    array, old = np.ascontiguousarray(array), reader.inputs[index]
+    if old is not None and old is operand.source and _read_once(old):
+        old.const_value = ir.Tensor(array, dtype=old.dtype, name=str(old.name))
         return
     name = free_name(model.graph, f"{operand.node.name or operand.node.op_type}.pruned")
     tensor = ir.Tensor(array, name=name)
     value = ir.Value(name=name, shape=ir.Shape(tensor.shape), type=ir.TensorType(tensor.dtype), const_value=tensor)
     model.graph.register_initializer(value)
-    operand.node.replace_input_with(operand.index, value)
-    _drop_unused(model, chain)
-    if source is not None and source.is_initializer() and not source.uses() and not source.is_graph_output():
-        model.graph.initializers.pop(str(source.name), None)
+    reader.replace_input_with(index, value)
 
 
-def _drop_unused(model: ir.Model, nodes: Sequence[ir.Node]) -> None:
-    """Remove nodes, readers before what they read, as long as nothing reads them any more."""
-    for node in nodes:
-        if node.outputs[0].uses() or node.outputs[0].is_graph_output():
-            return
-        model.graph.remove(node, safe=True)
+def _read_once(value: ir.Value) -> bool:
+    return len(value.uses()) == 1 and not value.is_graph_output()

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..isa.errors import UsageError
+from ..isa.errors import FlexcError, UsageError
 from .blocks import blocks_of
 from .outliers import published_statistics, wanda_metric
-from .pattern import DENSE, NM
+from .pattern import BLOCKS, DENSE, NM
 from .prune import Choice, kept_pattern
 
 if TYPE_CHECKING:
@@ -128,13 +128,28 @@ def check_reachable(linears: Sequence[Linear], sparsity: float, m: int) -> None:
     """Refuse a sparsity that is no share of 1, or that not even 1:M of every linear reaches.
 
     Raises:
-        UsageError: such a sparsity; the message names the most that can be reached.
+        UsageError: no share.
+        FlexcError: out of reach; the message names the most that can be reached.
     """
     if not 0 <= sparsity < 1:
         raise UsageError(f"sparsity {sparsity:g}: it is a share from 0 to below 1", remedy="0.5 prunes half")
     most = sparsity_of(linears, {linear.name: NM(1, m) for linear in linears})
     if sparsity > most:
-        raise UsageError(
-            f"sparsity {sparsity:g} cannot be reached: 1:{m} in every linear is {most:.4f}",
-            remedy=f"ask for {np.floor(most * 1e4) / 1e4:g} at most, or allow a larger M, --m-set 4,8,16",
-        )
+        text = f"sparsity {sparsity:g} cannot be reached: 1:{m} in every linear is {most:.4f}"
+        raise FlexcError(text, remedy=_reachable(linears, sparsity, m, most))
+
+
+def _reachable(linears: Sequence[Linear], sparsity: float, m: int, most: float) -> str:
+    """Say what to ask for instead: the most that M, and the largest M, can give."""
+    largest = max(BLOCKS)
+    more = sparsity_of(linears, {linear.name: NM(1, largest) for linear in linears})
+    remedy = f"ask for {_down(most)} at most"
+    if m == largest or more <= most:
+        return remedy
+    limit = "" if sparsity <= more else f", which gives {_down(more)} at most"
+    return f"{remedy}, or allow a larger M, --m-set 4,8,16{limit}"
+
+
+def _down(share: float) -> str:
+    """Write a share with four digits, rounded down so that it can be asked for."""
+    return f"{np.floor(share * 1e4) / 1e4:g}"

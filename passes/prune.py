@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from ..frontend.linears import Linear, find_linears, replace_weight
-from ..isa.errors import FlexcError, UsageError
+from ..isa.errors import FlexcError, UsageError, raise_all
 from .emit import PIN_NM_KEY
 from .masks import top_mask
 from .methods import DEFAULT_M, HYPER_M, SAMPLES, Method, find_method
@@ -222,6 +222,7 @@ def prune_by(model: ir.Model, method: str, request: Request) -> PruneReport:
         UsageError: an unknown method, or one without what it needs.
         FlexcError: weights that cannot be ranked, or a request that cannot be met.
     """
+    check_weights(open_linears(model, include_tied=request.include_tied))
     return write_patterns(model, method, choose_patterns(model, method, request), request)
 
 
@@ -238,10 +239,40 @@ def choose_patterns(model: ir.Model, method: str, request: Request) -> Choice:
         return Choice({linear.name: request.patterns.get(linear.name, DENSE) for linear in linears})
     if not linears and any(PIN_NM_KEY in linear.node.metadata_props for linear in find_linears(model)):
         return Choice({})
-    if not linears and chosen.amounts:
-        raise FlexcError("the model has no linear that could be pruned", remedy="a linear is a MatMul, Gemm or Conv")
+    if chosen.amounts:
+        check_any_open(model, linears)
     found: Choice = chosen.resolve(chosen.select)(model, linears, request)
     return found
+
+
+def check_any_open(model: ir.Model, linears: Sequence[Linear]) -> None:
+    """Refuse a model none of whose linears is open to pruning; `linears` are those that are.
+
+    Raises:
+        FlexcError: it says why not.
+    """
+    if linears:
+        return
+    closed = find_linears(model)
+    if not closed:
+        raise FlexcError("the model has no linear that could be pruned", remedy="a linear is a MatMul, Gemm or Conv")
+    tied = any(linear.tied for linear in closed)
+    raise FlexcError(
+        "the model has no linear that is open to pruning: heads tied to the embedding, depthwise convolutions and "
+        "what is pinned are not",
+        remedy="--prune-tied opens the head" if tied else "a linear is a MatMul, Gemm or Conv",
+    )
+
+
+def check_weights(linears: Sequence[Linear]) -> None:
+    """Refuse weights that are infinite or NaN, which nothing can rank.
+
+    Raises:
+        FlexcError: it names all such linears.
+    """
+    wrong = [linear.name for linear in linears if not np.isfinite(linear.matrix()).all()]
+    remedy = "check how the model was made"
+    raise_all([FlexcError("a weight is infinite or NaN", where=f"linear '{name}'", remedy=remedy) for name in wrong])
 
 
 def write_patterns(model: ir.Model, method: str, choice: Choice, request: Request) -> PruneReport:
@@ -257,7 +288,7 @@ def write_patterns(model: ir.Model, method: str, choice: Choice, request: Reques
     rows = []
     for linear in find_linears(model):
         given = choice.patterns.get(linear.name)
-        requested = 1 - given.density if given is not None and chosen.write else None
+        requested = 1 - given.kept(linear.k) / max(1, linear.k) if given is not None and chosen.write else None
         rows.append(_describe(linear, given or _left_alone(linear, chosen, request), requested))
     return PruneReport(method, tuple(rows), choice, request.sparsity if chosen.write else None)
 

@@ -24,11 +24,15 @@ _FLOATS = (ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16, ir.Data
 
 @dataclass(frozen=True)
 class Reference:
-    """One dense output of one window: every `every`-th of its rows and, for KL, their softmax."""
+    """One dense output of one window: every `every`-th of its rows and, for KL, their softmax.
+
+    What is not finite (a logit of minus infinity, say) is 0 in `rows` and marked in `outside`: it is not compared.
+    """
 
     rows: Array
     every: int
     softmax: Array | None
+    outside: Array | None = None
 
 
 @dataclass(frozen=True)
@@ -48,6 +52,9 @@ class Divergence:
         """Return for each output what later comparisons need of one of `windows` dense windows.
 
         Of long outputs only evenly spaced rows are kept, so that all windows together take `_REFERENCE_BYTES` at most.
+
+        Raises:
+            FlexcError: no output has a finite number.
         """
         kept = []
         for name in self.outputs:
@@ -55,7 +62,16 @@ class Divergence:
             limit = _REFERENCE_BYTES // (8 * max(1, rows.shape[1]) * windows * len(self.outputs))
             every = -(-len(rows) // max(1, limit))
             rows = np.array(rows[::every])
-            kept.append(Reference(rows, every, _softmax(rows) if self.metric == "kl" else None))
+            outside = ~np.isfinite(rows)
+            softmax = _softmax(np.where(outside, -np.inf, rows)) if self.metric == "kl" else None
+            rows[outside] = 0
+            kept.append(Reference(rows, every, softmax, outside if outside.any() else None))
+        if all(each.outside is not None and each.outside.all() for each in kept):
+            raise FlexcError(
+                f"on a calibration window no number of output '{self.outputs[0]}' is finite, so nothing tells how far "
+                "pruning changes it",
+                remedy="give other data, or choose a method that does not measure outputs, such as --method wanda",
+            )
         return kept
 
     def __call__(self, reference: Sequence[Reference], changed: Mapping[str, Array]) -> float:
@@ -63,6 +79,8 @@ class Divergence:
         total = 0.0
         for name, dense in zip(self.outputs, reference, strict=True):
             rows = _rows(changed[name])[:: dense.every]
+            if dense.outside is not None:
+                rows = np.where(dense.outside, 0, rows)
             value = _relative(dense.rows, rows) if dense.softmax is None else _kl(dense.rows, dense.softmax, rows)
             total += value if np.isfinite(value) else np.inf
         return total / len(self.outputs)
@@ -83,7 +101,10 @@ def divergence_of(model: ir.Model, metric: Metric) -> Divergence:
     """
     floats = [value for value in model.graph.outputs if value.dtype in _FLOATS]
     if not floats:
-        raise FlexcError("no output holds floating-point numbers, so nothing tells how far pruning changes them")
+        raise FlexcError(
+            "no output holds floating-point numbers, so nothing tells how far pruning changes them",
+            remedy="export the scores that the outputs are made from, or choose another method, such as --method wanda",
+        )
     vocabularies = {spec.vocabulary for spec in input_specs(model)} - {None}
     logits = [value for value in floats if _is_logits(value, vocabularies)]
     if metric == "output" or (metric == "auto" and not logits):
@@ -103,8 +124,8 @@ def _rows(array: Array) -> Array:
 
 
 def _softmax(logits: Array) -> Array:
-    raised = np.exp(logits - logits.max(axis=-1, keepdims=True))
-    raised /= raised.sum(axis=-1, keepdims=True)
+    raised = np.exp(logits - logits.max(axis=-1, keepdims=True, initial=np.finfo(logits.dtype).min))
+    raised /= np.maximum(raised.sum(axis=-1, keepdims=True), np.finfo(logits.dtype).tiny)
     return np.asarray(raised)
 
 

@@ -37,6 +37,7 @@ def solve(
 
     Args:
         costs: for each linear the cost of every candidate, float64 [candidates]; linears may have different numbers.
+            Candidates of infinite cost are never chosen.
         weights: for each linear what every candidate takes of the budget, at least 0, of the same lengths.
         limit: the most that the choice may take in sum.
         what: what the budget is called in messages.
@@ -51,6 +52,7 @@ def solve(
     if not costs:
         return ()
     check_reachable(weights, limit, what=what, unit=unit)
+    _check_finite(costs, weights, limit, what, unit)
     return _Problem(costs, weights, limit).solve()
 
 
@@ -65,6 +67,21 @@ def check_reachable(weights: Sequence[Floats], limit: float, *, what: str = "bud
         amount = f"{limit:.6g} {unit}".rstrip()
         remedy = f"the nearest that can be reached is {least:.6g} {unit}".rstrip()
         raise FlexcError(f"no choice of patterns keeps to {amount} of {what}", remedy=remedy)
+
+
+def _check_finite(costs: Sequence[Floats], weights: Sequence[Floats], limit: float, what: str, unit: str) -> None:
+    """Refuse a limit that only candidates of infinite cost keep: those that make an output infinite, or no number.
+
+    Raises:
+        FlexcError: it names the least that the others take.
+    """
+    usable = [weight[np.isfinite(cost)] for cost, weight in zip(costs, weights, strict=True)]
+    least = sum(float(weight.min(initial=np.inf)) for weight in usable)
+    if least > limit * (1 + _ROUNDING):
+        amount = f"{limit:.6g} {unit}".rstrip()
+        reached = f"the nearest that leaves them finite is {least:.6g} {unit}".rstrip()
+        remedy = reached if np.isfinite(least) else "choose a method that does not measure outputs: --method wanda"
+        raise FlexcError(f"within {amount} of {what} an output is infinite or no number", remedy=remedy)
 
 
 class _Problem:

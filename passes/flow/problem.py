@@ -48,7 +48,7 @@ class Problem:
         return problem
 
     def choose(self, costs: Mapping[str, Floats]) -> dict[str, NM]:
-        """Return the patterns with the least sum of costs within the budget."""
+        """Return the patterns with the least sum of costs within the budget; of equals those that keep more."""
         names = [linear.name for linear in self.linears]
         found = solve(
             [costs[name] for name in names],
@@ -57,7 +57,22 @@ class Problem:
             what=self.budget.name,
             unit=self.budget.unit,
         )
-        return {name: self.patterns[name][index] for name, index in zip(names, found, strict=True)}
+        kept = self._kept_for_nothing(costs, dict(zip(names, found, strict=True)))
+        return {name: self.patterns[name][index] for name, index in kept.items()}
+
+    def _kept_for_nothing(self, costs: Mapping[str, Floats], found: Mapping[str, int]) -> dict[str, int]:
+        """Give what a choice leaves of the budget to heavier patterns that cost no more, in graph order.
+
+        That a pattern costs nothing was seen on a few windows: others may need what it takes away.
+        """
+        found = dict(found)
+        room = self.budget.limit - sum(float(self.weights[name][index]) for name, index in found.items())
+        for name, index in found.items():
+            weight, cost = self.weights[name], costs[name]
+            same = np.flatnonzero((cost <= cost[index]) & (weight - weight[index] <= room))
+            found[name] = int(same[np.argmax(weight[same])])
+            room -= float(weight[found[name]] - weight[index])
+        return found
 
     def takes(self, chosen: Mapping[str, NM]) -> float:
         """Return what a choice takes of the budget."""

@@ -11,10 +11,9 @@ from math import prod
 from typing import TYPE_CHECKING
 
 from ...frontend.edit import shape_of
-from ...isa.errors import FlexcError
 from ..calibrate import Statistics, calibrate
 from ..feeds import Feed, Feeds
-from ..prune import open_linears
+from ..prune import check_any_open, open_linears
 from .apply import apply_patterns
 from .budget import sparsity_budget
 from .costs import measure_costs
@@ -80,8 +79,7 @@ def select(
             file of something else.
     """
     linears = open_linears(model, include_tied=options.include_tied)
-    if not linears:
-        raise FlexcError("the model has no linear that could be pruned")
+    check_any_open(model, linears)
     budget = options.budget or sparsity_budget(linears, options.sparsity)
     problem = Problem.of(linears, budget, options.m_set)
     feeds = feeds.first(options.samples)

@@ -9,7 +9,7 @@ import onnx_ir as ir
 import pytest
 
 from flexc.frontend.linears import Linear
-from flexc.isa.errors import UsageError
+from flexc.isa.errors import FlexcError
 from flexc.passes.baselines import OWL_SPREAD, owl, owl_densities, sparsity_of, uniform
 from flexc.passes.pattern import NM
 from flexc.passes.prune import Request
@@ -50,7 +50,7 @@ def test_uniform_takes_a_pattern_as_given() -> None:
 
 def test_more_than_1_of_m_cannot_be_reached() -> None:
     for method in (uniform, owl):
-        with pytest.raises(UsageError, match=r"sparsity 0\.9 cannot be reached: 1:8 in every linear is 0\.8750"):
+        with pytest.raises(FlexcError, match=r"sparsity 0\.9 cannot be reached: 1:8 in every linear is 0\.8750"):
             method(MODEL, decoder(3), Request(sparsity=0.9))
         assert method(MODEL, decoder(3), Request(sparsity=0.9, m_set=(4, 16))).patterns
 

@@ -47,6 +47,17 @@ def test_an_unreachable_limit_names_the_nearest() -> None:
     assert refused.value.remedy == "the nearest that can be reached is 4 bits"
 
 
+def test_what_costs_infinitely_much_is_never_chosen() -> None:
+    costs, weights = [np.array([np.inf, 1.0])] * 2, [np.array([1.0, 3.0])] * 2
+    assert solve(costs, weights, 6) == (1, 1)
+    with pytest.raises(FlexcError, match="an output is infinite or no number") as refused:
+        solve(costs, weights, 5, what="bits")
+    assert refused.value.remedy == "the nearest that leaves them finite is 6"
+    with pytest.raises(FlexcError, match="an output is infinite or no number") as refused:
+        solve([np.full(2, np.inf)], weights[:1], 5)
+    assert "--method wanda" in refused.value.remedy
+
+
 @pytest.mark.parametrize("alike", [True, False])
 def test_300_linears_of_40_candidates_take_less_than_a_second(alike: bool) -> None:
     """Linears of one size and alike are hard: very many choices are nearly optimal."""

@@ -1,0 +1,196 @@
+"""``flexc prune`` on models at the edge: tiny, dead, not finite, with weights that nodes share or make."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import NodeProto, TensorProto, helper, numpy_helper
+
+from .conftest import Call
+
+Arrays = Mapping[str, "np.ndarray[Any, Any]"]
+
+SAMPLES = ("--samples", "3")
+
+
+def drawn(*shape: int) -> np.ndarray[Any, Any]:
+    return np.random.default_rng(sum(shape)).standard_normal(shape).astype(np.float32)
+
+
+def write(
+    folder: Path,
+    nodes: Sequence[NodeProto],
+    constants: Arrays,
+    shape: Sequence[int],
+    kind: tuple[int, int] = (TensorProto.FLOAT, TensorProto.FLOAT),
+) -> Path:
+    """Write a model with one input x and one output y of these element types."""
+    x, y = helper.make_tensor_value_info("x", kind[0], shape), helper.make_tensor_value_info("y", kind[1], None)
+    initializers = [numpy_helper.from_array(array, name) for name, array in constants.items()]
+    graph = helper.make_graph(nodes, "edge", [x], [y], initializers)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=9)
+    onnx.save(model, folder / "m.onnx")
+    return folder / "m.onnx"
+
+
+def two_linears(folder: Path, first: np.ndarray[Any, Any], second: np.ndarray[Any, Any]) -> Path:
+    """Write x [4, K] -> linear -> Relu -> linear -> y."""
+    nodes = [
+        helper.make_node("MatMul", ["x", "w"], ["h"], name="first"),
+        helper.make_node("Relu", ["h"], ["r"], name="relu"),
+        helper.make_node("MatMul", ["r", "v"], ["y"], name="second"),
+    ]
+    return write(folder, nodes, {"w": first, "v": second}, [4, len(first)])
+
+
+def report_of(flexc: Call, *words: object) -> dict[str, Any]:
+    done = flexc("prune", *words, "--json")
+    assert (done.code, done.err) == (0, "")
+    report: dict[str, Any] = json.loads(done.out)
+    return report
+
+
+def zeros_in(path: Path) -> float:
+    """Share of zeros over all initializers of a file."""
+    arrays = [numpy_helper.to_array(item) for item in onnx.load(path).graph.initializer]
+    return 1 - sum(map(np.count_nonzero, arrays)) / sum(array.size for array in arrays)
+
+
+@pytest.mark.parametrize(("inner", "words"), [((3, 2), ()), ((5, 2), ("--m-set", "16"))])
+def test_linears_smaller_than_a_block_are_chosen_for(
+    inner: tuple[int, int], words: tuple[str, ...], flexc: Call, tmp_path: Path
+) -> None:
+    """Of three inputs 1:8 keeps a third, not an eighth: what is too sparse to be looked at goes by what is kept."""
+    model = two_linears(tmp_path, drawn(*inner), drawn(inner[1], 1))
+    report = report_of(flexc, model, "-o", tmp_path / "p.onnx", "--sparsity", "0.5", *SAMPLES, *words)
+    assert report["reached_sparsity"] >= 0.5
+    assert zeros_in(tmp_path / "p.onnx") == pytest.approx(report["zeros_of_all_linears"])
+
+
+def test_what_costs_nothing_is_not_pruned_beyond_what_is_asked(flexc: Call, tmp_path: Path) -> None:
+    """The second weight is zero, so the outputs say nothing of the first: within a budget it keeps what it can."""
+    model = two_linears(tmp_path, drawn(16, 24), np.zeros((24, 8), np.float32))
+    for sparsity, wanted in (("0", ["dense", "dense"]), ("0.5", ["5:8", "2:8"])):
+        report = report_of(flexc, model, "-o", tmp_path / "p.onnx", "--sparsity", sparsity, *SAMPLES)
+        assert report["selection"]["divergence"] == 0
+        assert [row["nm"] for row in report["linears"]] == wanted
+
+
+def test_a_pattern_asks_for_what_it_takes(flexc: Call, tmp_path: Path) -> None:
+    """The last block of 19 or 37 positions is short: 2:4 takes less than half of the weights."""
+    model = two_linears(tmp_path, drawn(19, 37), drawn(37, 11))
+    words = ("--method", "magnitude", "--nm", "2:4")
+    report = report_of(flexc, model, "-o", tmp_path / "p.onnx", *words)
+    assert report["reached_sparsity"] < 0.5
+    assert report["requested_sparsity"] == pytest.approx(report["reached_sparsity"])
+
+
+def test_a_budget_asks_for_no_sparsity(flexc: Call, tmp_path: Path) -> None:
+    model = two_linears(tmp_path, drawn(16, 24), drawn(24, 8))
+    report = report_of(flexc, model, "-o", tmp_path / "p.onnx", "--budget", "bits=x0.6", *SAMPLES)
+    assert report["requested_sparsity"] is None
+
+
+@pytest.mark.parametrize("method", [("--sparsity", "0.5"), ("--method", "sparsegpt", "--nm", "2:4")])
+def test_weights_that_are_no_numbers_are_refused_all_at_once(
+    method: tuple[str, ...], flexc: Call, tmp_path: Path
+) -> None:
+    first, second = drawn(16, 24), drawn(24, 8)
+    first[3, 4], second[0, 0] = np.nan, np.inf
+    model = two_linears(tmp_path, first, second)
+    done = flexc("prune", model, "-o", tmp_path / "p.onnx", *method, *SAMPLES)
+    assert done.code == 1
+    assert "linear 'first': a weight is infinite or NaN" in done.err
+    assert "linear 'second': a weight is infinite or NaN" in done.err
+    assert list(tmp_path.iterdir()) == [model]
+
+
+def test_outputs_that_are_never_finite_are_refused(flexc: Call, tmp_path: Path) -> None:
+    nodes = [
+        helper.make_node("MatMul", ["x", "w"], ["h"], name="linear"),
+        helper.make_node("Div", ["h", "zero"], ["y"], name="divide"),
+    ]
+    model = write(tmp_path, nodes, {"w": drawn(16, 8), "zero": np.zeros((), np.float32)}, [4, 16])
+    done = flexc("prune", model, "-o", tmp_path / "p.onnx", "--sparsity", "0.5", *SAMPLES)
+    assert done.code == 1
+    assert "no number of output 'y' is finite" in done.err
+
+
+@pytest.mark.parametrize("metric", ["kl", "output"])
+def test_what_is_never_finite_of_an_output_is_left_out(metric: str, flexc: Call, tmp_path: Path) -> None:
+    """A mask makes some logits minus infinity, as in sampling from allowed tokens."""
+    nodes = [
+        helper.make_node("MatMul", ["x", "w"], ["h"], name="linear"),
+        helper.make_node("Add", ["h", "mask"], ["y"], name="masked"),
+    ]
+    mask = np.array([0, 0, 0, -np.inf, 0, 0, -np.inf, 0], np.float32)
+    model = write(tmp_path, nodes, {"w": drawn(16, 8), "mask": mask}, [4, 16])
+    words = ("--sparsity", "0.5", "--metric", metric, *SAMPLES)
+    report = report_of(flexc, model, "-o", tmp_path / "p.onnx", *words)
+    assert 0 < report["selection"]["divergence"] < 1
+
+
+def test_models_whose_linears_are_closed_are_told_why(flexc: Call, tmp_path: Path) -> None:
+    nodes = [
+        helper.make_node("Gather", ["table", "x"], ["e"], name="embed"),
+        helper.make_node("Transpose", ["table"], ["t"], name="turned", perm=[1, 0]),
+        helper.make_node("MatMul", ["e", "t"], ["y"], name="head"),
+    ]
+    model = write(tmp_path, nodes, {"table": drawn(50, 16)}, [1, 6], (TensorProto.INT64, TensorProto.FLOAT))
+    for words in (("--sparsity", "0.5"), ("--budget", "cycles=x0.9"), ("--method", "magnitude", "--nm", "2:4")):
+        done = flexc("prune", model, "-o", tmp_path / "p.onnx", *words)
+        assert done.code == 1
+        assert "the model has no linear that is open to pruning" in done.err
+        assert "--prune-tied opens the head" in done.err
+
+
+def test_every_node_stays_where_weights_are_made_by_nodes(flexc: Call, tmp_path: Path) -> None:
+    """A weight in a Constant node, and one that an embedding and a transposed head share."""
+    nodes = [
+        helper.make_node("Constant", [], ["w"], name="made", value=numpy_helper.from_array(drawn(16, 16), "w")),
+        helper.make_node("Gather", ["table", "x"], ["e"], name="embed"),
+        helper.make_node("MatMul", ["e", "w"], ["h"], name="linear"),
+        helper.make_node("Transpose", ["table"], ["t"], name="turned", perm=[1, 0]),
+        helper.make_node("MatMul", ["h", "t"], ["y"], name="head"),
+    ]
+    model = write(tmp_path, nodes, {"table": drawn(50, 16)}, [1, 6], (TensorProto.INT64, TensorProto.FLOAT))
+    words = ("--method", "magnitude", "--nm", "2:4", "--prune-tied")
+    report_of(flexc, model, "-o", tmp_path / "p.onnx", *words)
+    after = onnx.load(tmp_path / "p.onnx")
+    assert [node.name for node in after.graph.node] == [node.name for node in nodes]
+    made = numpy_helper.to_array(after.graph.node[0].attribute[0].t)
+    assert np.count_nonzero(made) == 16 * 8
+    held = {item.name: numpy_helper.to_array(item) for item in after.graph.initializer}
+    np.testing.assert_array_equal(held["table"], drawn(50, 16))  # the embedding keeps its numbers
+    turned = held[after.graph.node[3].input[0]]
+    assert np.count_nonzero(turned.reshape(50, 4, 4), axis=2).max() == 2
+    np.testing.assert_array_equal(turned[turned != 0], held["table"][turned != 0])
+
+
+def test_a_sparsity_out_of_reach_of_every_m_says_so(flexc: Call, tmp_path: Path) -> None:
+    model = two_linears(tmp_path, drawn(16, 24), drawn(24, 8))
+    for sparsity, remedy in (
+        ("0.89", "ask for 0.875 at most, or allow a larger M, --m-set 4,8,16\n"),
+        ("0.97", "ask for 0.875 at most, or allow a larger M, --m-set 4,8,16, which gives 0.9305 at most\n"),
+    ):
+        done = flexc("prune", model, "-o", tmp_path / "p.onnx", "--sparsity", sparsity, *SAMPLES)
+        assert done.code == 1
+        assert done.err.endswith(remedy)
+
+
+def test_a_refused_budget_says_what_its_state_is_for(
+    flexc: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The timed program may take more than any estimate let expect; then measurements serve the next try."""
+    monkeypatch.setattr("flexc.pruning._TRIES", 1)
+    monkeypatch.setattr("flexc.hardware.LinearCosts.cycles", lambda _self, _linear, nm: 100 * nm.density)
+    model = two_linears(tmp_path, drawn(16, 24), drawn(24, 8))
+    done = flexc("prune", model, "-o", tmp_path / "p.onnx", "--budget", "cycles=x0.999", *SAMPLES)
+    assert done.code == 1
+    assert "p.onnx.state holds what was measured; a command that asks for another amount goes on from there" in done.err

@@ -51,11 +51,24 @@ def _convert(model: ir.Model) -> ir.Model:
                 graph.inputs.append(value)
         elif isinstance(tensor, ir.ExternalTensor):
             value.const_value = in_memory(tensor)
+    notes = _swap_notes(model)
     converted = onnx.version_converter.convert_version(ir.serde.serialize_model(model), OLDEST)
     result = ir.serde.deserialize_model(converted)
+    for node in result.graph.all_nodes():
+        if node.doc_string:
+            node.metadata_props.update(notes[int(node.doc_string)])
+            node.doc_string = None
     for value in tuple(result.graph.inputs):
         if value.name in weights:
             result.graph.inputs.remove(value)
             value.const_value = weights[value.name]
             result.graph.register_initializer(value)
     return result
+
+
+def _swap_notes(model: ir.Model) -> list[dict[str, str]]:
+    """Give every node a number as its doc string and return their metadata: the converter drops these, but not those."""
+    nodes = list(model.graph.all_nodes())
+    for number, node in enumerate(nodes):
+        node.doc_string = str(number)
+    return [dict(node.metadata_props) for node in nodes]

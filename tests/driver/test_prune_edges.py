@@ -29,24 +29,25 @@ def write(
     constants: Arrays,
     shape: Sequence[int],
     kind: tuple[int, int] = (TensorProto.FLOAT, TensorProto.FLOAT),
+    opset: int = 20,
 ) -> Path:
     """Write a model with one input x and one output y of these element types."""
     x, y = helper.make_tensor_value_info("x", kind[0], shape), helper.make_tensor_value_info("y", kind[1], None)
     initializers = [numpy_helper.from_array(array, name) for name, array in constants.items()]
     graph = helper.make_graph(nodes, "edge", [x], [y], initializers)
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=9)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=9)
     onnx.save(model, folder / "m.onnx")
     return folder / "m.onnx"
 
 
-def two_linears(folder: Path, first: np.ndarray[Any, Any], second: np.ndarray[Any, Any]) -> Path:
+def two_linears(folder: Path, first: np.ndarray[Any, Any], second: np.ndarray[Any, Any], opset: int = 20) -> Path:
     """Write x [4, K] -> linear -> Relu -> linear -> y."""
     nodes = [
         helper.make_node("MatMul", ["x", "w"], ["h"], name="first"),
         helper.make_node("Relu", ["h"], ["r"], name="relu"),
         helper.make_node("MatMul", ["r", "v"], ["y"], name="second"),
     ]
-    return write(folder, nodes, {"w": first, "v": second}, [4, len(first)])
+    return write(folder, nodes, {"w": first, "v": second}, [4, len(first)], opset=opset)
 
 
 def report_of(flexc: Call, *words: object) -> dict[str, Any]:
@@ -171,6 +172,17 @@ def test_every_node_stays_where_weights_are_made_by_nodes(flexc: Call, tmp_path:
     turned = held[after.graph.node[3].input[0]]
     assert np.count_nonzero(turned.reshape(50, 4, 4), axis=2).max() == 2
     np.testing.assert_array_equal(turned[turned != 0], held["table"][turned != 0])
+
+
+def test_a_model_of_an_old_opset_keeps_it(flexc: Call, tmp_path: Path) -> None:
+    model = two_linears(tmp_path, drawn(16, 24), drawn(24, 8), opset=11)
+    report = report_of(flexc, model, "-o", tmp_path / "p.onnx", "--method", "magnitude", "--nm", "6:16")
+    assert report["warnings"] == []
+    after = onnx.load(tmp_path / "p.onnx")
+    assert after.opset_import[0].version == 11
+    assert [node.name for node in after.graph.node] == ["first", "relu", "second"]
+    kept = report_of(flexc, tmp_path / "p.onnx", "-o", tmp_path / "k.onnx", "--method", "keep")
+    assert [row["nm"] for row in kept["linears"]] == ["6:16", "6:16"]
 
 
 def test_a_sparsity_out_of_reach_of_every_m_says_so(flexc: Call, tmp_path: Path) -> None:

@@ -71,12 +71,16 @@ class Linear:
         return np.zeros((1, 1), np.float32) if zero is None else zero.astype(np.float32).reshape(-1, 1)
 
     def to_weight(self, matrix: np.ndarray) -> np.ndarray:
-        """Return ``matrix`` [n, k] in the weight's own shape, layout and element type, contiguous."""
+        """Return ``matrix`` [n, k] in the weight's own shape, layout and element type, contiguous.
+
+        Integers are the nearest that the type holds.
+        """
         if matrix.shape != (self.n, self.k):
             raise ValueError(f"linear '{self.name}' takes a matrix [{self.n}, {self.k}], not {list(matrix.shape)}")
         dtype = _numbers(self.weight).dtype
         if self.quantised:
-            matrix = matrix + self._zeros()
+            limits = np.iinfo(dtype)
+            matrix = np.clip(np.rint(matrix) + self._zeros(), limits.min, limits.max)
         if not self.is_conv:
             return np.ascontiguousarray(matrix.T, dtype=dtype)
         out, channels, *kernel = shape_of(self.weight)

@@ -67,7 +67,7 @@ def _convert(model: ir.Model) -> ir.Model:
 
 
 def _swap_notes(model: ir.Model) -> list[dict[str, str]]:
-    """Give every node a number as its doc string and return their metadata: the converter drops these, but not those."""
+    """Give every node a number as its doc string and return their metadata, which the converter drops."""
     nodes = list(model.graph.all_nodes())
     for number, node in enumerate(nodes):
         node.doc_string = str(number)

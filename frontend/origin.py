@@ -6,19 +6,25 @@ leave the user's graph as it is but for its weights, every node carries its numb
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import permutations
 
 import numpy as np
 import onnx_ir as ir
 
-from .edit import free_name
+from .edit import free_name, int_attribute
 from .linears import Linear
 
 ORIGIN_KEY = "flexc.origin"
 """Metadata key of a node: its number among the nodes of the file's graph."""
 
-_PASSED_ON = {"Transpose", "Identity"}
+_PASSED_ON = {"Transpose", "Identity", "Expand", "Reshape", "Squeeze", "Unsqueeze"}
+"""A constant is looked for behind these: other than a Transpose they leave its numbers in their order."""
+
+_MOST_AXES = 4
+"""Of a weight with so many axes every order of them is tried, where the operator does not say which it is."""
+
 _SAME = 1e-5
 """A folded factor is found again within this share: the fold was rounded to float32."""
 
@@ -110,11 +116,24 @@ def _give_back(model: ir.Model, nodes: Sequence[ir.Node], node: ir.Node, was: np
     source = nodes[int(origin)]
     for index, value in enumerate(source.inputs):
         found = _constant(value)
-        if found is not None and found[0].size == was.size and np.array_equal(found[0].ravel(), was.ravel()):
-            array = now.reshape(found[0].shape).astype(found[0].dtype)
+        array = None if found is None else _narrowed(found[0], was, now)
+        if found is not None and array is not None:
             _install(model, _Operand(source, index, found[0], found[1], tuple(found[2])), array)
             return True
     return False
+
+
+def _narrowed(held: np.ndarray, was: np.ndarray, now: np.ndarray) -> np.ndarray | None:
+    """Return `now` as the file holds it, which for `was` has `held`, maybe to be broadcast; None for another constant."""
+    if held.size == was.size and np.array_equal(held.ravel(), was.ravel()):
+        return now.reshape(held.shape).astype(held.dtype)
+    shape = (1,) * (was.ndim - held.ndim) + held.shape
+    if len(shape) != was.ndim or any(dim not in (1, full) for dim, full in zip(shape, was.shape, strict=True)):
+        return None
+    narrow = now[tuple(slice(0, dim) for dim in shape)]
+    if not np.array_equal(np.broadcast_to(held, was.shape), was) or not (narrow == now).all():
+        return None
+    return narrow.reshape(held.shape).astype(held.dtype)
 
 
 def _operand(node: ir.Node) -> _Operand | None:
@@ -142,42 +161,54 @@ def _constant(value: ir.Value | None) -> tuple[np.ndarray, ir.Value | None, list
     if node.op_type not in _PASSED_ON:
         return None
     found = _constant(node.inputs[0])
-    if found is None:
+    if found is None or (node.op_type == "Transpose" and len(_order(node, found[0].ndim)) != found[0].ndim):
         return None
     array, source, chain = found
     return _passed(node, array), source, [node, *chain]
 
 
-def _passed(node: ir.Node, array: np.ndarray, *, back: bool = False) -> np.ndarray:
-    """Take an array through a Transpose or an Identity, or `back`."""
-    if node.op_type == "Identity":
-        return array
+def _order(node: ir.Node, rank: int) -> list[int]:
+    """Return the order of axes that a Transpose makes."""
     perm = node.attributes.get("perm")
-    axes = list(perm.as_ints()) if perm else list(range(array.ndim))[::-1]
+    return list(perm.as_ints()) if perm else list(range(rank))[::-1]
+
+
+def _passed(node: ir.Node, array: np.ndarray, *, back: bool = False) -> np.ndarray:
+    """Take an array through a Transpose, or `back`; others leave it as it is."""
+    if node.op_type != "Transpose":
+        return array
+    axes = _order(node, array.ndim)
     return array.transpose(np.argsort(axes) if back else axes)
 
 
 def _replace(model: ir.Model, operand: _Operand, before: Linear, after: Linear) -> bool:
     """Put a linear's new matrix where its node reads it; False where the file's numbers are not its old ones."""
-    for axes in _layouts(operand.node, operand.array):
+    found: np.ndarray | None = None
+    for axes in _layouts(operand):
         old = operand.array.transpose(axes)
         rows = old.reshape(after.n, after.k) if old.size == after.n * after.k else None
         new = None if rows is None else _in_file(rows, before.matrix(), after.matrix())
-        if new is not None:
-            array = new.reshape(old.shape).transpose(np.argsort(axes)).astype(operand.array.dtype)
-            _install(model, operand, np.ascontiguousarray(array))
-            return True
-    return False
+        if new is None:
+            continue
+        array = new.reshape(old.shape).transpose(np.argsort(axes)).astype(operand.array.dtype)
+        if found is not None and not np.array_equal(found, array):
+            return False  # a weight like its own transpose, say: which of its sides are the outputs is not known
+        found = array
+    if found is not None:
+        _install(model, operand, np.ascontiguousarray(found))
+    return found is not None
 
 
-def _layouts(node: ir.Node, array: np.ndarray) -> Iterator[tuple[int, ...]]:
-    """Yield orders of axes that may bring a weight to rows of output channels."""
-    axes = tuple(range(array.ndim))
-    if node.op_type == "Conv":
-        yield (0, *axes[2:], 1)
-        return
+def _layouts(operand: _Operand) -> Iterable[tuple[int, ...]]:
+    """Return orders of axes that may bring a weight to rows of output channels: one, where the operator is known."""
+    node, axes = operand.node, tuple(range(operand.array.ndim))
+    if node.op_type in ("Conv", "ConvInteger"):
+        return [(0, *axes[2:], 1)]
     swapped = (*axes[:-2], *axes[-2:][::-1])
-    yield from (swapped, axes)
+    if node.op_type in ("MatMul", "MatMulInteger", "Gemm"):
+        turned = int_attribute(node, "transB" if operand.index else "transA", 0)
+        return [swapped if bool(operand.index) != bool(turned) else axes]
+    return permutations(axes) if len(axes) <= _MOST_AXES else [axes, swapped]
 
 
 def _in_file(rows: np.ndarray, before: np.ndarray, after: np.ndarray) -> np.ndarray | None:

@@ -185,6 +185,48 @@ def test_a_model_of_an_old_opset_keeps_it(flexc: Call, tmp_path: Path) -> None:
     assert [row["nm"] for row in kept["linears"]] == ["6:16", "6:16"]
 
 
+@pytest.mark.parametrize("turned", [0, 1])
+def test_a_weight_like_its_own_transpose_is_pruned_along_its_inputs(turned: int, flexc: Call, tmp_path: Path) -> None:
+    nodes = [helper.make_node("Gemm", ["x", "w"], ["y"], name="linear", transB=turned)]
+    model = write(tmp_path, nodes, {"w": np.full((16, 16), 0.5, np.float32)}, [4, 16])
+    report_of(flexc, model, "-o", tmp_path / "p.onnx", "--method", "magnitude", "--nm", "1:4")
+    held = numpy_helper.to_array(onnx.load(tmp_path / "p.onnx").graph.initializer[0])
+    rows = held if turned else held.T
+    assert np.count_nonzero(rows.reshape(16, 4, 4), axis=2).tolist() == [[1] * 4] * 16
+
+
+def test_weights_of_an_einsum_are_pruned_in_place(flexc: Call, tmp_path: Path) -> None:
+    """As XLNet has them: a weight [inputs, heads, values]."""
+    nodes = [helper.make_node("Einsum", ["x", "w"], ["y"], name="heads", equation="bi,ihd->bhd")]
+    model = write(tmp_path, nodes, {"w": drawn(16, 2, 4)}, [4, 16])
+    report = report_of(flexc, model, "-o", tmp_path / "p.onnx", "--method", "magnitude", "--nm", "1:4")
+    assert report["warnings"] == []
+    held = numpy_helper.to_array(onnx.load(tmp_path / "p.onnx").graph.initializer[0])
+    assert np.count_nonzero(held.reshape(4, 4, 8), axis=1).tolist() == [[1] * 8] * 4
+
+
+def test_a_permuted_constant_goes_back_behind_an_expand(flexc: Call, tmp_path: Path) -> None:
+    """As class tokens of vision transformers are exported: joined to what a linear makes, then read by another."""
+    nodes = [
+        helper.make_node("MatMul", ["x", "w"], ["h"], name="first"),
+        helper.make_node("Expand", ["token", "shape"], ["t"], name="expand"),
+        helper.make_node("Concat", ["t", "h"], ["c"], name="join", axis=1),
+        helper.make_node("MatMul", ["c", "v"], ["y"], name="second"),
+    ]
+    constants = {"w": drawn(16, 32), "token": drawn(1, 1, 32), "shape": np.array([2, 1, 32]), "v": drawn(32, 8)}
+    model = write(tmp_path, nodes, constants, [2, 3, 16])
+    report = report_of(flexc, model, "-o", tmp_path / "p.onnx", "--sparsity", "0", *SAMPLES)
+    assert report["permuted"] == 1
+    assert all("simplified" not in text for text in report["warnings"])
+    before, after = (
+        {item.name: numpy_helper.to_array(item) for item in onnx.load(path).graph.initializer}
+        for path in (model, tmp_path / "p.onnx")
+    )
+    assert not np.array_equal(after["token"], before["token"])
+    assert after["token"].shape == (1, 1, 32)
+    np.testing.assert_allclose(after["token"] @ after["v"], before["token"] @ before["v"], rtol=1e-5, atol=1e-6)
+
+
 def test_a_sparsity_out_of_reach_of_every_m_says_so(flexc: Call, tmp_path: Path) -> None:
     model = two_linears(tmp_path, drawn(16, 24), drawn(24, 8))
     for sparsity, remedy in (

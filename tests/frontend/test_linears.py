@@ -113,6 +113,16 @@ def test_a_matrix_of_the_wrong_shape_is_refused(build: Build, rng: np.random.Gen
         linear.to_weight(weight)
 
 
+def test_an_updated_weight_of_bytes_is_rounded_and_stays_within_the_type(build: Build) -> None:
+    """What a pruning update makes of integers are no integers, and may lie beyond the type."""
+    text = "g (int8[3,4] x) => (int32[3,2] y) { y = MatMulInteger(x, w, zx, zw) }"
+    weight = np.array([[1, 2], [3, 4], [5, 6], [7, 8]], np.int8)
+    model = load(build(text, w=weight, zx=np.int8(0), zw=np.array(2, np.int8)))
+    (linear,) = find_linears(model)
+    matrix = np.array([[0.6, -0.4, 130, -150], [124.6, 125.4, -0.6, 0]], np.float32)
+    assert linear.to_weight(matrix).T.tolist() == [[3, 2, 127, -128], [127, 127, 1, 2]]
+
+
 def test_integer_matrices_are_no_linears(build: Build) -> None:
     text = "g (int32[3,4] x) => (int32[3,5] y) { y = MatMul(x, w) }"
     assert find_linears(load(build(text, w=np.ones((4, 5), np.int32)))) == []

@@ -124,7 +124,7 @@ def _give_back(model: ir.Model, nodes: Sequence[ir.Node], node: ir.Node, was: np
 
 
 def _narrowed(held: np.ndarray, was: np.ndarray, now: np.ndarray) -> np.ndarray | None:
-    """Return `now` as the file holds it, which for `was` has `held`, maybe to be broadcast; None for another constant."""
+    """Return `now` as the file holds it, which has `held`, maybe to be broadcast, for `was`; None for another."""
     if held.size == was.size and np.array_equal(held.ravel(), was.ravel()):
         return now.reshape(held.shape).astype(held.dtype)
     shape = (1,) * (was.ndim - held.ndim) + held.shape

@@ -23,7 +23,8 @@ from flexc.tables import show
 def run(arguments: Namespace) -> int:
     """Compile a model, write the program, print the report."""
     stages, output = Stages(), Path(arguments.output)
-    check_output(output, arguments.model)
+    for path in (output, arguments.save_selection or output):
+        check_output(path, arguments.model)
     compilation = compile_graph(arguments.model, options_of(arguments), stages)
     with stages.stage("save"):
         save(compilation.program, output)

@@ -27,7 +27,8 @@ def run(arguments: Namespace) -> int:
     stages, output = Stages(), Path(arguments.output)
     options = PruneOptions(**prune_words(arguments))
     check_prune_usage(options, "--method")
-    check_output(output, None)  # a model may be pruned over itself
+    for path in (output, arguments.save_selection or output):
+        check_output(path, None)  # a model may be pruned over itself
     pins = [Pin.parse(text) for text in arguments.pin]
     engines = [pin for pin in pins if pin.engine]
     if engines:

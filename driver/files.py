@@ -16,9 +16,11 @@ def check_output(path: str | Path, source: str | Path | None) -> None:
 
     Raises:
         UsageError: it is the source itself.
-        FlexcError: there is no such folder.
+        FlexcError: there is no such folder, or it is one.
     """
     target = Path(path)
+    if target.is_dir():
+        raise FlexcError("is a folder", where=str(path), remedy="name a file in it")
     if not target.parent.is_dir():
         remedy = "make the folder first"
         raise FlexcError("cannot be written: No such file or directory", where=str(path), remedy=remedy)

@@ -86,7 +86,7 @@ def prune_model(
         check_weights(open_linears(model, include_tied=options.include_tied))
     with stages.stage("calibrate"):
         feeds, warnings = _feeds(model, method, options)
-        statistics = calibrate(model, feeds, options.samples) if feeds is not None else None
+        statistics = _statistics(model, feeds, options)
         warnings += _blind(feeds, statistics)
     request = _request(model, method, options, machine, replace(request, feeds=feeds, statistics=statistics))
     permuted = 0
@@ -167,6 +167,17 @@ def _feeds(model: ir.Model, method: Method, options: PruneOptions) -> tuple[Feed
         return feeds, (RANDOM_INPUTS.format(windows=counted(len(feeds), "window")),)
     feeds = options.calib if isinstance(options.calib, Feeds) else windows(specs, _files(options.calib))
     return feeds.first(options.samples), ()
+
+
+def _statistics(model: ir.Model, feeds: Feeds | None, options: PruneOptions) -> Statistics | None:
+    """Calibrate, if there are windows; where a model cannot take random ones, say that they were made up."""
+    try:
+        return None if feeds is None else calibrate(model, feeds, options.samples)
+    except FlexcError as error:
+        if options.calib is not None:
+            raise
+        remedy = "no calibration data were given, and the model cannot take random inputs; give real ones with --calib"
+        raise FlexcError(error.message, where=error.where, remedy=remedy) from None
 
 
 def _blind(feeds: Feeds | None, statistics: Statistics | None) -> tuple[str, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from flexc.files import write_lines
 from flexc.isa.errors import FlexcError, UsageError, did_you_mean, raise_all
 from flexc.passes.pattern import NM
 
-FORMAT = "flexc selection"
+FORMAT, VERSION = "flexc selection", 1
 
 
 def save_selection(path: str | Path, model: str, method: str, patterns: Mapping[str, NM]) -> None:
@@ -22,7 +23,7 @@ def save_selection(path: str | Path, model: str, method: str, patterns: Mapping[
     """
     content = {
         "format": FORMAT,
-        "version": 1,
+        "version": VERSION,
         "model": Path(model).name,
         "method": method,
         "linears": {name: str(nm) for name, nm in patterns.items()},
@@ -70,12 +71,27 @@ def _pattern(text: object, allowed_m: Sequence[int]) -> NM:
 def _read(path: Path) -> dict[str, Any]:
     remedy = 'write it as {"format": "flexc selection", "linears": {"NAME": "4:8"}}, or by --save-selection'
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_once)
     except OSError as error:
         raise FlexcError(f"cannot be read: {error.strerror or error}", where=str(path)) from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise FlexcError(f"not a selection: {error}", where=str(path), remedy=remedy) from None
     if not isinstance(content, dict) or content.get("format") != FORMAT or not isinstance(content.get("linears"), dict):
         raise FlexcError("not a selection", where=str(path), remedy=remedy)
+    if content.get("version", VERSION) != VERSION:
+        text = f"a selection of version {content['version']}, this flexc knows {VERSION}"
+        raise FlexcError(text, where=str(path), remedy="save it by --save-selection of this flexc")
     linears: dict[str, Any] = content["linears"]
     return linears
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return a JSON object, in which no name may stand twice: which one is meant is not known.
+
+    Raises:
+        ValueError: one does.
+    """
+    twice = [name for name, number in Counter(name for name, _ in pairs).items() if number > 1]
+    if twice:
+        raise ValueError(f"'{twice[0]}' stands in it twice")
+    return dict(pairs)

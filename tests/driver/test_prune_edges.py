@@ -248,3 +248,48 @@ def test_a_refused_budget_says_what_its_state_is_for(
     done = flexc("prune", model, "-o", tmp_path / "p.onnx", "--budget", "cycles=x0.999", *SAMPLES)
     assert done.code == 1
     assert "p.onnx.state holds what was measured; a command that asks for another amount goes on from there" in done.err
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{"format": "flexc selection", "linears": {"first": "4:8", "first": "2:8"}}', "'first' stands in it twice"),
+        ('{"format": "flexc selection", "version": 2, "linears": {}}', "a selection of version 2, this flexc knows 1"),
+        ("[" * 100_000, "not a selection"),
+    ],
+)
+def test_a_selection_that_says_no_one_thing_is_refused(text: str, message: str, flexc: Call, tmp_path: Path) -> None:
+    model, selection = two_linears(tmp_path, drawn(16, 24), drawn(24, 8)), tmp_path / "s.json"
+    selection.write_text(text)
+    done = flexc("prune", model, "-o", tmp_path / "p.onnx", "--method", "magnitude", "--selection", selection)
+    assert done.code == 1
+    assert message in done.err
+
+
+@pytest.mark.parametrize("command", [("prune", "--method"), ("compile", "--prune")])
+def test_what_cannot_be_written_is_refused_before_the_work(
+    command: tuple[str, str], flexc: Call, tmp_path: Path
+) -> None:
+    model = two_linears(tmp_path, drawn(16, 24), drawn(24, 8))
+    words = (command[0], model, command[1], "flow", "--sparsity", "0.5", *SAMPLES)
+    done = flexc(*words, "-o", tmp_path)
+    assert (done.code, done.out) == (1, "")
+    assert "is a folder" in done.err
+    done = flexc(*words, "-o", tmp_path / "out", "--save-selection", tmp_path / "nowhere" / "s.json")
+    assert (done.code, done.out) == (1, "")
+    assert "make the folder first" in done.err
+    assert list(tmp_path.iterdir()) == [model]
+
+
+def test_a_model_that_cannot_take_random_inputs_asks_for_data(flexc: Call, tmp_path: Path) -> None:
+    """Positions counted up from a random mask may lie outside their table."""
+    nodes = [
+        helper.make_node("CumSum", ["x", "axis"], ["at"], name="count"),
+        helper.make_node("Gather", ["table", "at"], ["e"], name="places"),
+        helper.make_node("MatMul", ["e", "w"], ["y"], name="linear"),
+    ]
+    constants = {"axis": np.array(1), "table": drawn(2, 16), "w": drawn(16, 8)}
+    model = write(tmp_path, nodes, constants, [1, 12], (TensorProto.INT64, TensorProto.FLOAT))
+    done = flexc("prune", model, "-o", tmp_path / "p.onnx", "--sparsity", "0.5", *SAMPLES)
+    assert done.code == 1
+    assert "the model cannot take random inputs; give real ones with --calib" in done.err

@@ -78,13 +78,17 @@ class Problem:
         """Return what a choice takes of the budget."""
         return sum(float(self.weights[name][self.patterns[name].index(nm)]) for name, nm in chosen.items())
 
-    def density(self) -> float:
-        """Return the share of weights kept when every linear gives up alike: about what the budget asks for."""
+    def alike(self) -> dict[str, NM]:
+        """Return the patterns within the budget with which every linear gives up about the same share."""
         costs = {
             linear.name: np.array([linear.n * linear.k * (1 - nm.density) ** 2 for nm in self.patterns[linear.name]])
             for linear in self.linears
         }
-        chosen = self.choose(costs)
+        return self.choose(costs)
+
+    def density(self) -> float:
+        """Return the share of weights kept when every linear gives up alike: about what the budget asks for."""
+        chosen = self.alike()
         kept = sum(linear.n * chosen[linear.name].kept(linear.k) for linear in self.linears)
         return kept / sum(linear.n * linear.k for linear in self.linears)
 

@@ -92,7 +92,8 @@ def select(
     measurements = Measurements(Replay(model, linears, windows, divergence), table, context, options.state)
     point = light_point(problem.density(), options.m_set)
     costs = measure_costs(problem, measurements, point, progress)
-    chosen = problem.choose(costs)
+    # far from `point` costs do not add up, and then the same share everywhere may be better
+    chosen = min((problem.choose(costs), problem.alike()), key=measurements.settle)
     rounds = ROUNDS[options.effort] if table.kind == "none" else 0
     chosen, joint = search(problem, measurements, costs, chosen, rounds, progress)
     dense = {name: float(cost.min()) for name, cost in costs.items()}

@@ -18,6 +18,7 @@ from flexc.passes.flow.apply import apply_patterns
 from flexc.passes.flow.budget import Budget
 from flexc.passes.flow.divergence import divergence_of
 from flexc.passes.flow.options import FlowOptions, Update
+from flexc.passes.flow.problem import Problem
 from flexc.passes.flow.select import run_flow, select
 from flexc.passes.pattern import NM
 from flexc.passes.session import Session
@@ -44,6 +45,22 @@ def test_it_beats_one_pattern_for_all(decoder: ir.Model, feeds: Feeds) -> None:
     uniform = {linear.name: NM(3, 8) for linear in find_linears(decoder) if not linear.tied}
     selection = select(decoder, feeds, FlowOptions(sparsity=0.625, effort="full"))
     assert divergence(decoder, feeds, selection.patterns) < divergence(decoder, feeds, uniform)
+
+
+@pytest.mark.parametrize("update", ["none", "admm"])
+def test_a_choice_worse_than_giving_up_alike_is_not_taken(
+    decoder: ir.Model, feeds: Feeds, monkeypatch: pytest.MonkeyPatch, update: Update
+) -> None:
+    """Costs that do not add up to what happens (here: made up) mislead the knapsack."""
+
+    def misleading(problem: Problem, *_: object) -> dict[str, np.ndarray]:
+        return {name: np.arange(len(patterns)) % 7.0 for name, patterns in problem.patterns.items()}
+
+    monkeypatch.setattr(module, "measure_costs", misleading)
+    monkeypatch.setattr(module, "ROUNDS", {"quick": 0})
+    options = FlowOptions(sparsity=0.5, update=update)
+    found = select(decoder, feeds, options)
+    assert set(found.patterns.values()) == {NM(4, 8)}
 
 
 def divergence(model: ir.Model, feeds: Feeds, patterns: Mapping[str, NM], update: Update = "none") -> float:

@@ -66,7 +66,8 @@ class Problem:
         That a pattern costs nothing was seen on a few windows: others may need what it takes away.
         """
         found = dict(found)
-        room = self.budget.limit - sum(float(self.weights[name][index]) for name, index in found.items())
+        taken = sum(float(self.weights[name][index]) for name, index in found.items())
+        room = max(0.0, self.budget.limit - taken)  # the knapsack lets sums exceed the limit by their rounding
         for name, index in found.items():
             weight, cost = self.weights[name], costs[name]
             same = np.flatnonzero((cost <= cost[index]) & (weight - weight[index] <= room))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, cast
 
 import numpy as np
@@ -63,3 +64,13 @@ def test_a_pattern_that_another_one_replaces_is_not_measured(decoder: ir.Model) 
     linears = find_linears(decoder)
     problem = Problem.of(linears, sparsity_budget(linears, 0.5), (2, 4, 8))
     assert all({nm.m for nm in patterns} <= {1, 8} for patterns in problem.patterns.values())
+
+
+def test_a_budget_met_but_for_its_rounding_is_met(decoder: ir.Model) -> None:
+    """A limit from a share of weights, such as 0.55, may lie below the whole number that it stands for."""
+    linears = find_linears(decoder)
+    total = sum(linear.n * linear.k for linear in linears)
+    budget = sparsity_budget(linears, 0.5)
+    near = replace(budget, limit=budget.limit * (1 - 2**-52))
+    assert near.limit < budget.limit == total / 2
+    assert Problem.of(linears, near, (8,)).alike() == dict.fromkeys([linear.name for linear in linears], NM(4, 8))

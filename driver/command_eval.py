@@ -12,11 +12,13 @@ import numpy.typing as npt
 
 from flexc.command_compile import dims_of, shape_of
 from flexc.compiler import machine_of
-from flexc.evaluate import FORMS, Contender, Shapes, contenders_of, evaluate
+from flexc.evaluate import FORMS, Contender, Shapes, contenders_of, evaluate, file_session
 from flexc.frontend.load import load
 from flexc.inputs import Windows, windows_of
 from flexc.isa.errors import FlexcError, UsageError
+from flexc.next_token import knows_later_tokens
 from flexc.passes.calibrate import input_specs
+from flexc.passes.session import first_line
 from flexc.progress import Bar
 from flexc.scores import Score, Task, task_of
 from flexc.stages import Stages
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
     from flexc.isa.machine import Machine
+    from flexc.passes.feeds import InputSpec
 
 SCHEMA_VERSION = 1
 _TITLES = {"perplexity": "perplexity", "top1": "top-1 accuracy", "output": "closeness of outputs"}
@@ -39,7 +42,7 @@ def run(arguments: Namespace) -> int:
         machine = machine_of(arguments.target)
         model = load(arguments.model, shapes.shapes, shapes.dims)
         feeds = windows_of(input_specs(model), arguments.data, arguments.windows, flag="--data")
-        task = task_of(arguments.metric, input_specs(model), _float_outputs(model), _labels(arguments.labels))
+        task = _task(arguments, model, feeds)
         contenders = _contenders(arguments, shapes, machine)
     with stages.stage("run"):
         scores = evaluate(contenders, task, feeds, Bar(stages))
@@ -49,6 +52,19 @@ def run(arguments: Namespace) -> int:
     else:
         show(_parts(report))
     return 0
+
+
+def _task(arguments: Namespace, model: ir.Model, feeds: Windows) -> Task:
+    def leak(spec: InputSpec, output: str) -> float:
+        return knows_later_tokens(file_session(arguments.model), feeds[0], spec, output)
+
+    specs, labels = input_specs(model), _labels(arguments.labels)
+    try:
+        return task_of(arguments.metric, specs, _float_outputs(model), labels, leak)
+    except FlexcError:
+        raise
+    except Exception as error:
+        raise FlexcError(f"cannot run the data: {first_line(error)}", where=arguments.model) from error
 
 
 def _float_outputs(model: ir.Model) -> dict[str, tuple[int, ...]]:
@@ -115,6 +131,10 @@ def _report(
     }
 
 
+def _perplexity(value: float) -> str:
+    return f"{value:.3f}" if value < 1e6 else f"{value:.3g}"
+
+
 def _parts(report: dict[str, Any]) -> list[Part]:
     facts = [
         ("data", ", ".join(report["data"])),
@@ -122,7 +142,7 @@ def _parts(report: dict[str, Any]) -> list[Part]:
         ("took", f"{sum(report['stages_s'].values()):.1f} s"),
     ]
     columns = {
-        "perplexity": (">perplexity", "{:.3f}".format),
+        "perplexity": (">perplexity", _perplexity),
         "top1": (">top-1", percent),
         "relative_error": (">error to fp32", "{:.4f}".format),
         "cosine": (">cosine", "{:.5f}".format),

@@ -59,7 +59,7 @@ def contenders_of(path: str, forms: Sequence[str], shapes: Shapes, machine: Mach
         return _of_program(path, name, forms)
     inputs = tuple(each.name for each in read_signature(path).inputs)
     made = {
-        "fp32": lambda feeds: _in_onnxruntime(_file_session(path), feeds),
+        "fp32": lambda feeds: _in_onnxruntime(file_session(path), feeds),
         "quantised": lambda feeds: _in_onnxruntime(Session(quantise_for(_loaded(path, shapes), machine)), feeds),
         "emulator": lambda feeds: _on_emulator(_compiled(path, shapes, machine), feeds),
     }
@@ -92,12 +92,16 @@ def _compiled(path: str, shapes: Shapes, machine: Machine) -> Program:
     return compile_graph(path, options).program
 
 
-def _file_session(path: str) -> Callable[[Arrays], Arrays]:
-    """Open a file in onnxruntime as it is, nothing of ours between."""
+def file_session(path: str) -> Callable[[Arrays], Arrays]:
+    """Open a file in onnxruntime as it is, nothing of ours between.
+
+    Raises:
+        FlexcError: onnxruntime refuses it.
+    """
     import onnxruntime as ort
 
     options = ort.SessionOptions()
-    options.log_severity_level = 3
+    options.log_severity_level = 4  # what fails comes as an exception
     options.intra_op_num_threads = usable_processors()
     try:
         session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])

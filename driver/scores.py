@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -36,16 +36,28 @@ class Task:
     labels: npt.NDArray[np.int64] | None = None
 
 
+Leak = Callable[[InputSpec, str], float]
+"""How much an output's logits know of later tokens of an input, see `next_token.py`."""
+
+_LEAK = 0.1
+"""From this on logits know of later tokens: those of causal models come to 0, quantised ones to a few hundredths."""
+
+
 def task_of(
-    kind: str, inputs: Sequence[InputSpec], outputs: Mapping[str, tuple[int, ...]], labels: npt.NDArray[Any] | None
+    kind: str,
+    inputs: Sequence[InputSpec],
+    outputs: Mapping[str, tuple[int, ...]],
+    labels: npt.NDArray[Any] | None,
+    leak: Leak | None = None,
 ) -> Task:
-    """Choose what to measure: top-1 where there are labels, perplexity where an output holds logits of the tokens.
+    """Choose what to measure: top-1 where there are labels, perplexity where logits foretell tokens, else closeness.
 
     Args:
         kind: one of :data:`KINDS`.
         inputs: the model's inputs.
         outputs: shapes of its floating-point outputs.
         labels: labels, flat, if any.
+        leak: tells logits that know the tokens behind them from those that foretell; without, the first ones do.
 
     Raises:
         UsageError: an unknown kind, labels that nothing uses, or a kind that does not suit the model.
@@ -61,24 +73,31 @@ def task_of(
         if kind not in ("auto", "top1"):
             raise UsageError(f"--labels with --metric {kind}: nothing would use them", remedy="choose --metric top1")
         return Task("top1", first, labels=labels.reshape(-1).astype(np.int64))
-    found = _logits(inputs, outputs)
-    if kind == "perplexity" and found is None:
+    found = [] if kind == "output" else _logits(inputs, outputs)
+    if kind == "perplexity" and not found:
         remedy = "perplexity needs one token input [..., T] and logits [..., T, vocabulary]; choose --metric output"
         raise UsageError("no output of the model holds logits of its tokens", remedy=remedy)
-    if found is not None and kind != "output":
-        return Task("perplexity", found[1], tokens=found[0])
+    leaks = [0.0 if leak is None else leak(*pair) for pair in found]
+    if found and (kind == "perplexity" or min(leaks) < _LEAK):
+        spec, output = found[leaks.index(min(leaks))]
+        return Task("perplexity", output, tokens=spec.name)
     return Task("output", first)
 
 
-def _logits(inputs: Sequence[InputSpec], outputs: Mapping[str, tuple[int, ...]]) -> tuple[str, str] | None:
-    """Return the names of a token input and of the output with a row of logits for each of its tokens."""
-    for spec in inputs:
-        if spec.dtype.kind not in "iu" or spec.vocabulary is None:
-            continue
-        for name, shape in outputs.items():
-            if shape[:-1] == spec.shape and spec.shape[-1] > 1 and shape[-1] >= spec.vocabulary:
-                return spec.name, name
-    return None
+def _logits(inputs: Sequence[InputSpec], outputs: Mapping[str, tuple[int, ...]]) -> list[tuple[InputSpec, str]]:
+    """Return token inputs, each with an output that has a row of logits for each of its tokens.
+
+    Of several kinds of indices (tokens, positions, types of tokens) those with the most values are the tokens.
+    """
+    found = [
+        (spec, name)
+        for spec in inputs
+        for name, shape in outputs.items()
+        if spec.dtype.kind in "iu" and spec.vocabulary is not None and spec.shape[-1:] > (1,)
+        if shape[:-1] == spec.shape and shape[-1] >= spec.vocabulary
+    ]
+    most = max((spec.vocabulary or 0 for spec, _ in found), default=0)
+    return [(spec, name) for spec, name in found if spec.vocabulary == most]
 
 
 @dataclass

@@ -12,6 +12,7 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from flexc.cli import main
 from flexc.frontend.load import load
 from flexc.passes.quantise import quantise
 from flexc.passes.session import Session
@@ -163,3 +164,66 @@ def test_models_with_other_inputs_are_refused(flexc: Call, mlp: Path, data: Path
     done = flexc("eval", mlp, "--data", data, "--pruned", tmp_path / "other.onnx")
     assert done.code == 2
     assert done.err.startswith("error: other.onnx: takes other; the first model takes x\n")
+
+
+def translator(folder: Path, *, causal: bool) -> Path:
+    """Logits from the running (or the whole) sum of a text's embeddings, and the mean of another text's."""
+    rng = np.random.default_rng(0)
+    nodes = [
+        helper.make_node("Gather", ["table", "read"], ["a"], name="first_embed"),
+        helper.make_node("ReduceMean", ["a", "axes"], ["b"], name="mean", keepdims=1),
+        helper.make_node("Gather", ["table", "written"], ["c"], name="embed"),
+        helper.make_node("CumSum", ["c", "axis"], ["s"], name="before")
+        if causal
+        else helper.make_node("ReduceSum", ["c", "axes"], ["s"], name="all", keepdims=1),
+        helper.make_node("Add", ["c", "s"], ["t"], name="own"),
+        helper.make_node("Add", ["t", "b"], ["d"], name="join"),
+        helper.make_node("MatMul", ["d", "w"], ["logits"], name="head"),
+    ]
+    constants = {"table": rng.standard_normal((20, 8)), "w": rng.standard_normal((8, 20))}
+    numbers = [numpy_helper.from_array(array.astype(np.float32), name) for name, array in constants.items()]
+    numbers += [numpy_helper.from_array(np.array([1]), "axes"), numpy_helper.from_array(np.array(1), "axis")]
+    inputs = [helper.make_tensor_value_info(name, TensorProto.INT64, [1, 6]) for name in ("read", "written")]
+    output = helper.make_tensor_value_info("logits", TensorProto.FLOAT, [1, 6, 20])
+    graph = helper.make_graph(nodes, "translator", inputs, [output], numbers)
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=9), folder / "t.onnx")
+    data = {name: rng.integers(0, 20, (3, 1, 6)) for name in ("read", "written")}
+    np.savez(folder / "t.npz", **data)
+    return folder / "t.onnx"
+
+
+def test_perplexity_is_of_the_tokens_that_the_logits_foretell(flexc: Call, tmp_path: Path) -> None:
+    """Of two texts of one length the logits know all of the one, and of the other what stands before."""
+    model = translator(tmp_path, causal=True)
+    report = report_of(flexc, model, "--data", tmp_path / "t.npz", "--on", "fp32")
+    with np.load(tmp_path / "t.npz") as data:
+        feeds = [{name: data[name][index] for name in data.files} for index in range(3)]
+    session, losses = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"]), []
+    for feed in feeds:
+        logits = session.run(None, feed)[0][0].astype(np.float64)
+        chosen = np.exp(logits[:-1])[np.arange(5), feed["written"][0, 1:]] / np.exp(logits[:-1]).sum(axis=-1)
+        losses += np.log(chosen).tolist()
+    assert report["metric"] == "perplexity"
+    assert report["rows"][0]["perplexity"] == pytest.approx(np.exp(-np.mean(losses)), rel=1e-6)
+
+
+def test_a_model_that_sees_later_tokens_has_no_perplexity_unless_asked_for(flexc: Call, tmp_path: Path) -> None:
+    words = (translator(tmp_path, causal=False), "--data", tmp_path / "t.npz", "--on", "fp32,quantised")
+    assert report_of(flexc, *words)["metric"] == "output"
+    assert report_of(flexc, *words, "--metric", "perplexity")["metric"] == "perplexity"
+    done = flexc("eval", *words, "--metric", "perplexity")
+    assert done.code == 0
+
+
+def test_data_that_a_model_cannot_take_are_refused_in_words(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """onnxruntime's own log would stand in the way."""
+    model = translator(tmp_path, causal=True)
+    proto = onnx.load(model)
+    proto.graph.node.insert(0, helper.make_node("Mul", ["written", "far"], ["placed"], name="far"))
+    proto.graph.node[3].input[1] = "placed"
+    proto.graph.initializer.append(numpy_helper.from_array(np.array(1000), "far"))
+    onnx.save(proto, model)
+    assert main(["eval", str(model), "--data", str(tmp_path / "t.npz")]) == 1
+    printed = capfd.readouterr().err
+    assert printed.startswith("error: ")
+    assert "cannot run the data: " in printed

@@ -1,0 +1,1 @@
+../../driver/next_token.py

@@ -187,8 +187,7 @@ def translator(folder: Path, *, causal: bool) -> Path:
     output = helper.make_tensor_value_info("logits", TensorProto.FLOAT, [1, 6, 20])
     graph = helper.make_graph(nodes, "translator", inputs, [output], numbers)
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=9), folder / "t.onnx")
-    data = {name: rng.integers(0, 20, (3, 1, 6)) for name in ("read", "written")}
-    np.savez(folder / "t.npz", **data)
+    np.savez(folder / "t.npz", read=rng.integers(0, 20, (3, 1, 6)), written=rng.integers(0, 20, (3, 1, 6)))
     return folder / "t.onnx"
 
 

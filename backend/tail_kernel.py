@@ -74,6 +74,7 @@ class TailKernel(RowKernel):
     def _in_long_runs(self) -> bool:
         """Return whether all columns of the results are worked on, and those of all operands lie side by side, too."""
         columns, strides = self.layout.inner[0]
+        self._check(len({each.cols for each in self.given}) == 1)
         return columns * self.given[0].view.itemsize == self.pitch and all(
             stride in (0, each.view.itemsize) for stride, each in zip(strides, self.moving, strict=False)
         )

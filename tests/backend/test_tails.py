@@ -191,6 +191,14 @@ def test_work_on_halves_of_the_results_is_no_work_on_pieces(body: str, shape: An
     assert not assert_alike(text, {"w": weight}, load_machine("edge"), monkeypatch)
 
 
+def test_a_column_of_the_results_is_no_piece_of_them(monkeypatch: Any) -> None:
+    """What every column is combined with comes with the first ones only."""
+    weight = np.random.default_rng(0).standard_normal((40, 64)).astype(np.float32)
+    text = "(float[7,40] x) => (float[] y) <int64[1] a = {0}, int64[1] b = {1}>"
+    text += "{ z = MatMul(x, w)  p = Slice(z, a, b, b)  y = Mul(z, p) }"
+    assert not assert_alike(text, {"w": weight}, load_machine("edge"), monkeypatch)
+
+
 @pytest.mark.parametrize("form", SUMS)
 @pytest.mark.parametrize("target", ["edge", "resident"])
 def test_after_raw_sums(form: str, target: str, monkeypatch: Any) -> None:

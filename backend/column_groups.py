@@ -47,13 +47,13 @@ class ColumnGroups:
     @property
     def loops(self) -> list[Loop]:
         """The loops, outermost first, saying what they go over."""
-        mapping = self.mapping
-        start, limit = self.column + self.first * mapping.columns, self.column + mapping.shape.n
+        columns, branches = self.mapping.branch_columns, self.mapping.shape.branches
+        start, limit = self.column + self.first * columns, self.column + self.mapping.shape.n // branches
+        unit = "columns" if branches == 1 else "columns of each branch"
         if self.pair.level is None:
-            group = self.group.over("column group", "columns", mapping.columns, start=start, limit=limit)
-            return [self.pair, group]
-        pair = self.pair.over("pair of column groups", "columns", 2 * mapping.columns, start=start, limit=limit)
-        return [pair, self.group.over("column group", "columns of the pair", mapping.columns)]
+            return [self.pair, self.group.over("column group", unit, columns, start=start, limit=limit)]
+        pair = self.pair.over("pair of column groups", unit, 2 * columns, start=start, limit=limit)
+        return [pair, self.group.over("column group", "columns of the pair", columns)]
 
     def alone(self, group: int) -> ColumnGroups:
         """Return the place outside the loops where a group stands alone."""

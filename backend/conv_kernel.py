@@ -84,8 +84,9 @@ class ConvKernel:
             parts = Parts(count, size, channels // count, filters // count)
             k = self.sliding.kernel[0] * self.sliding.kernel[1] * parts.channels
             rows = self.sliding.out[0] * self.sliding.out[1]
-            cost = self._tail_cost(parts)
-            shape = LinearShape(rows, k, parts.columns, self._pattern(parts), self.sliding.out[1], count > 1, tail=cost)
+            cost, branches = self._tail_cost(parts), 1 if self.tail is None else self.tail.branches
+            pattern, unit = self._pattern(parts), self.sliding.out[1]
+            shape = LinearShape(rows, k, parts.columns, pattern, unit, count > 1, tail=cost, branches=branches)
             if choose(shape, context.machine) is not None:
                 return parts, shape
         raise DoesNotFit(f"{shape.k} x {shape.n} cannot be mapped")
@@ -96,7 +97,7 @@ class ConvKernel:
         images = self._results()
         pixels, channels = images.shape[1] * images.shape[2], images.shape[3]
         view = as_value(images, shape_of(self.chain.output))
-        return TailKernel(kernel, context, view, pixels, 4 * channels)
+        return TailKernel(kernel, context, [view], pixels, 4 * channels)
 
     def _results(self) -> View:
         """Return the results as a tail sees them."""
@@ -106,9 +107,9 @@ class ConvKernel:
     def _tail_cost(self, parts: Parts) -> TailCost | None:
         if self.tail is None:
             return None
-        if self.tail.tail.whole and parts.count > 1:
-            raise DoesNotFit("whole rows of a convolution in parts")
-        return self.tail.cost(parts.columns)
+        if (self.tail.tail.whole or self.tail.branches > 1) and parts.count > 1:
+            raise DoesNotFit("whole rows or branches of a convolution in parts")
+        return self.tail.cost(parts.columns // self.tail.branches)
 
     def cycles(self) -> int:
         """Return about how many cycles the kernel takes."""
@@ -188,9 +189,11 @@ class ConvKernel:
         part = tuple(self.parts.columns * stride for stride in layout.inner[0][1]) if self.parts.count > 1 else still
         return TailRun(self.tail, part, at).starting(start)
 
-    def _taps(self, image: int, start: int) -> tuple[Tap, ...]:
-        pixels = self.sliding.out[0] * self.sliding.out[1]
-        return output_taps(self.chain, image * self.result.shape[3] * pixels + start, 1, pixels)
+    def _taps(self, image: int, start: int) -> tuple[tuple[Tap, ...], ...]:
+        pixels, channels = self.sliding.out[0] * self.sliding.out[1], self.result.shape[3]
+        branches = self.shape.branches
+        firsts = [image * channels + branch * (channels // branches) for branch in range(branches)]
+        return tuple(output_taps(self.chain, first * pixels + start, 1, pixels) for first in firsts)
 
     def _fetch(
         self,

@@ -11,11 +11,13 @@ import onnx_ir as ir
 from ..frontend.edit import shape_of
 from ..passes.mapping import TOLERATED
 from ..passes.partition import Kernel
+from ..passes.pattern import covering
+from ..passes.rows import operand
 from ..passes.tails import HEADS, Split, Tails, saved
 from .code import DoesNotFit
 from .context import Context
 from .conv_kernel import ConvKernel
-from .linear_kernel import CellAllocator, LinearKernel
+from .linear_kernel import CellAllocator, LinearKernel, pattern_of
 from .product_kernel import ProductKernel
 from .row_kernel import RowKernel
 from .tail_kernel import Unfusable
@@ -60,36 +62,68 @@ class Fusion:
         for place in range(len(self.tails.kernels)):
             head = self.tails.kernels[place]
             if head.kind in HEADS and head.nodes[0] not in self.apart:
-                split = self._best(head, list(self.tails.of(place)))
+                split = self._together(place) or self._alone(self.tails, place)
                 if split is not None:
                     self.tails.choose(place, split)
             if self.tails.kernels[place].nodes:
                 yield place, self.tails.kernels[place]
 
-    def _best(self, head: Kernel, splits: Sequence[Split]) -> Split | None:
-        """Return the way to divide a row kernel that is fastest, or None where it should stay whole.
+    def _alone(self, tails: Tails, place: int) -> Split | None:
+        """Return how the kernel at a place should go on by itself, or None where it should not."""
+        splits = list(tails.of(place))
+        return self._best(splits, self._cycles(tails.kernels[place], splits[0].row)) if splits else None
+
+    def _together(self, place: int) -> Split | None:
+        """Return how linears of the same vectors should go on as one kernel, or None where each runs for itself."""
+        places = self.tails.together(place)
+        splits = list(self.tails.of(*places)) if places else []
+        return self._best(splits, self._one_by_one(places, splits[0].row)) if splits else None
+
+    def _one_by_one(self, places: Sequence[int], row: Kernel | None) -> float:
+        """Return about how long array kernels and the row kernel after them take where each goes on by itself."""
+        tails, total = self.tails.copy(), 0.0
+        for place in places:
+            split = self._alone(tails, place)
+            if split is not None:
+                tails.choose(place, split)
+                row = split.rest
+            total += self._cycles(tails.kernels[place], None)
+        return total + self._cycles(None, row)
+
+    def _best(self, splits: Sequence[Split], limit: float) -> Split | None:
+        """Return the way to divide a row kernel that is fastest, or None where all take longer than ``limit`` cycles.
 
         Where work by pieces is as fast as work apart, as far as the estimate can tell, it is taken if it saves traffic.
+        What weights of different patterns take more in a common one must be saved in either case.
         """
-        if not splits:
-            return None
-        limit = self._cycles(head, splits[0].row)
         costs = [(self._cycles(split.kernel, split.rest), place) for place, split in enumerate(splits)]
         cost, place = min(costs)
-        if cost < limit:
+        more = 0 if self.context.machine.array.resident else _widened(splits[0].kernel)
+        if cost < limit and more <= max(0, saved(splits[place])):
             return splits[place]
         (cycles, _), first = costs[0], splits[0]
         even = cycles <= (1 + TOLERATED) * limit and first.kernel.tail is not None and not first.kernel.tail.whole
-        return first if even and saved(first) > 0 else None
+        return first if even and saved(first) > more else None
 
-    def _cycles(self, head: Kernel, row: Kernel | None) -> float:
+    def _cycles(self, head: Kernel | None, row: Kernel | None) -> float:
         """Return about how long an array kernel and a row kernel after it take; infinity if one cannot be."""
-        context = _Imagined(self.context, images=head.kind == "conv")
+        context = _Imagined(self.context, images=head is not None and head.kind == "conv")
         try:
-            array = _MAKERS[head.kind](head, context, CellAllocator(context.machine)).cycles()
+            array = 0 if head is None else _MAKERS[head.kind](head, context, CellAllocator(context.machine)).cycles()
             return array + (RowKernel(row, context).cycles() if row is not None else 0)
         except (DoesNotFit, Unfusable):
             return math.inf
+
+
+def _widened(kernel: Kernel) -> int:
+    """Return the bytes that weights of linears that run together take more than each in its own pattern."""
+    products = [chain[0] for chain in kernel.chains]
+    patterns = [pattern_of(product) for product in products]
+    if len(set(patterns)) == 1:
+        return 0
+    k, n = shape_of(operand(products[0], 1))
+    together = covering(patterns).stored_bits(k)
+    return n * sum(together - each.stored_bits(k) for each in patterns) // 8
 
 
 _MAKERS: dict[str, Callable[[Kernel, Context, CellAllocator], _Costed]] = {

@@ -22,13 +22,16 @@ from .tail_code import TailCode, TailRun
 
 @dataclass(frozen=True)
 class Result:
-    """Where the results go: address of row 0 of this box, and byte distances; ``tap`` likewise in elements."""
+    """Where the results go: address of row 0 of this box, and byte distances; ``tap`` likewise in elements.
+
+    Each branch of the columns has its taps, in the order of the branches.
+    """
 
     space: str
     address: int
     row_pitch: int
     part_pitch: int
-    taps: tuple[Tap, ...]
+    taps: tuple[tuple[Tap, ...], ...]
     #: Elements from one part to the next, as taps count them.
     part_elements: int = 0
     dtype: str = "f32"
@@ -355,15 +358,14 @@ class LinearBody:
     def _finish(self, run: Run, piece: Loop, acc: Stream) -> Tree:
         """Return the code that dequantises a piece of results, or stores its sums, and takes it away."""
         mapping, result = self.mapping, self.job.result
-        if self.job.tail is not None:
-            return [self._kept(run, piece, acc, self.job.tail)]
+        if self.tail is not None:
+            return self._kept(run, piece, acc, self.tail)
         size, width = aligned(4 * mapping.vectors * mapping.columns), mapping.width
         turns = self._turns([*self.outer, piece], size, mapping.out_slots)
         held = window("buf", result.dtype, self.results_at, (run.size, width), None, turns)
         made = self._made(run, piece, replace(acc, cols=width), held)
         made.wait(Semaphores.ACC_FULL, _empty("out", mapping.out_slots))
         made.post(_empty("acc", mapping.acc_slots), Semaphores.OUT_FULL)
-        made.taps += [self._tap(tap, run, piece) for tap in result.taps]
         moves = self.part.step(result.part_pitch) + self.block.step(mapping.resident_rows * result.row_pitch)
         moves += self.groups.step(4 * mapping.columns) + piece.step(run.step * result.row_pitch)
         base = result.address + run.start * result.row_pitch + self.groups.first * 4 * mapping.columns
@@ -371,31 +373,33 @@ class LinearBody:
         out = Pending("copy", {"dst": target, "src": held}, {"channel": 1})
         return [made, out.wait(Semaphores.OUT_FULL).post(_empty("out", mapping.out_slots))]
 
-    def _kept(self, run: Run, piece: Loop, acc: Stream, tail: TailRun) -> Pending:
-        """Return the instruction that brings a piece of results, dequantised or not, to where the tail works on it."""
-        mapping = self.mapping
-        _, columns = tail.extent(mapping)
-        steps = self.groups.step(4 * mapping.columns) + piece.step(run.step * 4 * columns) if tail.whole else []
-        base = self.results_at
-        base += 4 * (run.start * columns + self.groups.first * mapping.columns) if tail.whole else 0
-        held = window("buf", self.job.result.dtype, base, (run.size, mapping.width), (4 * columns, 4), steps)
-        made = self._made(run, piece, replace(acc, cols=mapping.width), held)
-        made.taps += [self._tap(tap, run, piece) for tap in self.job.result.taps]
-        return made.wait(Semaphores.ACC_FULL).post(_empty("acc", mapping.acc_slots))
+    def _kept(self, run: Run, piece: Loop, acc: Stream, tail: TailCode) -> Tree:
+        """Return what brings a piece of results, dequantised or not, to where the tail works on it: each branch."""
+        width, distance = self.mapping.branch_width, 4 * self.mapping.branch_columns
+        made = []
+        for branch in range(self.mapping.shape.branches):
+            held = tail.held(run, piece, self.groups, branch, self.job.result.dtype)
+            sums = replace(acc, base=acc.base + branch * distance, cols=width)
+            made.append(self._made(run, piece, sums, held, branch))
+        made[0].wait(Semaphores.ACC_FULL)
+        made[-1].post(_empty("acc", self.mapping.acc_slots))
+        return [*made]
 
-    def _made(self, run: Run, piece: Loop, acc: Stream, held: Stream) -> Pending:
+    def _made(self, run: Run, piece: Loop, acc: Stream, held: Stream, branch: int = 0) -> Pending:
         """Return the instruction that makes a piece of results of its sums."""
-        if self.job.scales is None:
-            return Pending("store", {"dst": held, "acc": acc})
-        return Pending("dequant", {"dst": held, "acc": acc, **self._scales(run, piece, self.job.scales)})
+        scales = {} if self.job.scales is None else self._scales(run, piece, self.job.scales, branch)
+        made = Pending("dequant" if scales else "store", {"dst": held, "acc": acc, **scales})
+        made.taps += [self._tap(tap, run, piece) for tap in self.job.result.taps[branch]]
+        return made
 
-    def _scales(self, run: Run, piece: Loop, scales: Stream) -> dict[str, Stream]:
+    def _scales(self, run: Run, piece: Loop, scales: Stream, branch: int) -> dict[str, Stream]:
         """Return the scales of a piece's rows, and scales and biases of its columns."""
         mapping, job = self.mapping, self.job
         slots = 2 if self.resident or mapping.by_step else mapping.weight_slots
         size = mapping.scale_bytes if self.resident or mapping.by_step else mapping.group_bytes
         slot, turns = self._slot(size, slots)
-        by_column = window("buf", "f32", self.scales_at + slot, (1, mapping.width), None, turns)
+        base = self.scales_at + slot + 4 * branch * mapping.branch_columns
+        by_column = window("buf", "f32", base, (1, mapping.branch_width), None, turns)
         one_scale = scales.rows == 1
         moves = self._row_turns(4 * mapping.resident_rows) + ([] if one_scale else piece.step(4 * run.step))
         start = self.sx_at + (0 if one_scale else 4 * run.start)
@@ -408,14 +412,15 @@ class LinearBody:
         mapping = self.mapping
         steps = self.part.step(self.job.result.part_elements)
         steps += self.block.step(mapping.resident_rows * tap.row_stride)
-        steps += self.groups.step(mapping.columns * tap.col_stride) + piece.step(run.step * tap.row_stride)
+        columns = mapping.branch_columns
+        steps += self.groups.step(columns * tap.col_stride) + piece.step(run.step * tap.row_stride)
         return replace(
             tap,
-            base=tap.base + run.start * tap.row_stride + self.groups.first * mapping.columns * tap.col_stride,
+            base=tap.base + run.start * tap.row_stride + self.groups.first * columns * tap.col_stride,
             steps=tuple(steps),
-            col=self.groups.first * mapping.columns,
-            col_steps=tuple(self.groups.step(mapping.columns)),
-            col_limit=mapping.shape.n,
+            col=self.groups.first * columns,
+            col_steps=tuple(self.groups.step(columns)),
+            col_limit=mapping.shape.n // mapping.shape.branches,
         )
 
 

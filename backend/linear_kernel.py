@@ -19,7 +19,7 @@ from ..passes.estimate import estimate
 from ..passes.layout import aligned
 from ..passes.mapping import LinearShape, Mapping, choose, groups_of
 from ..passes.partition import Kernel
-from ..passes.pattern import DENSE, NM
+from ..passes.pattern import DENSE, NM, covering
 from ..passes.prune import NM_KEY
 from .code import Block, Builder, DoesNotFit, Loop, Pending, Tree, window
 from .context import Context, array_of, machine_dtype
@@ -28,7 +28,7 @@ from .linear_weights import Floats, Weights
 from .moves import Copy, CopyKernel
 from .pack import Codes
 from .tail_code import TailRun, copies_of
-from .tail_kernel import TailKernel
+from .tail_kernel import TailKernel, Unfusable
 from .views import Storage, View
 
 
@@ -51,8 +51,13 @@ class Chain:
 
     @classmethod
     def of(cls, kernel: Kernel) -> Chain:
-        """Read the chain off a kernel made by ``linear_chain``."""
-        nodes = kernel.chain
+        """Read the only chain off a kernel made by ``linear_chain``."""
+        (nodes,) = kernel.chains
+        return cls.of_nodes(nodes)
+
+    @classmethod
+    def of_nodes(cls, nodes: list[ir.Node]) -> Chain:
+        """Read a chain off the nodes that ``linear_chain`` found."""
         product = nodes[0]
         source, weight = product.inputs[0], product.inputs[1]
         assert source is not None
@@ -189,19 +194,32 @@ def _same_image(a: Mapping, b: Mapping) -> bool:
 
 
 class LinearKernel:
-    """MatMulInteger with a constant weight."""
+    """MatMulInteger with a constant weight; or several of the same vectors, as one linear with the columns of all."""
 
     def __init__(self, kernel: Kernel, context: Context, cells: CellAllocator) -> None:
-        self.chain, self.machine = Chain.of(kernel), context.machine
-        self.name = str(self.chain.product.name)
+        """Plan it.
+
+        Raises:
+            Unfusable: the linears do not scale their vectors alike, or the row work after them does not fit.
+        """
+        self.chains = [Chain.of_nodes(nodes) for nodes in kernel.chains]
+        self.chain, self.machine = self.chains[0], context.machine
+        self.name = "+".join(str(chain.product.name) for chain in self.chains)
+        if any((each.column, each.dtype) != (self.chain.column, self.chain.dtype) for each in self.chains):
+            raise Unfusable(kernel.nodes[0])
         rows = math.prod(shape_of(self.chain.source)[:-1])
         k, n = shape_of(self.chain.weight)
         self.copies: list[Copy] = []
         self.source = self._plan_source(rows, k, context)
         self.scales = context.view(self.chain.column) if self.chain.column is not None else None
-        self.tail = self._plan_tail(kernel, rows, n, context)
-        cost = None if self.tail is None else self.tail.kernel.cost(n)
-        self.shape = LinearShape(rows, k, n, pattern_of(self.chain.product), tail=cost)
+        columns = n * len(self.chains)
+        self.tail = self._plan_tail(kernel, rows, columns, context)
+        pattern = covering(pattern_of(chain.product) for chain in self.chains)
+        self.shape = LinearShape(rows, k, columns, pattern)
+        if self.tail is not None:
+            branches = self.tail.kernel.branches
+            cost = self.tail.kernel.cost(columns // branches)
+            self.shape = replace(self.shape, tail=cost, branches=branches)
         self.boxes = plan_boxes(self.shape, 1, self._weights(), context, cells, self.name)
         self.result = self._plan_output(context)
 
@@ -221,25 +239,31 @@ class LinearKernel:
     def _plan_tail(self, kernel: Kernel, rows: int, n: int, context: Context) -> TailRun | None:
         if kernel.tail is None:
             return None
-        view = results(self.chain, (rows, n)).reshape(shape_of(self.chain.output))
-        assert view is not None
-        return TailRun.of(TailKernel(kernel, context, view, rows, 4 * n))
+        every, each = results(self.chain, (rows, n)), n // len(self.chains)
+        views = []
+        for place, chain in enumerate(self.chains):
+            view = every.slice(1, place * each, each).reshape(shape_of(chain.output))
+            assert view is not None
+            views.append(view)
+        return TailRun.of(TailKernel(kernel, context, views, rows, 4 * n))
 
     def cycles(self) -> int:
         """Return about how many cycles the kernel takes."""
         return boxes_cycles(self.boxes, self.machine)
 
     def _weights(self) -> Weights:
-        chain = self.chain
+        chains, n = self.chains, shape_of(self.chain.weight)[1]
 
         def codes() -> Codes:
-            return np.ascontiguousarray(array_of(chain.weight).T).astype(np.int8, copy=False)
+            every = [np.ascontiguousarray(array_of(chain.weight).T).astype(np.int8, copy=False) for chain in chains]
+            return every[0] if len(every) == 1 else np.concatenate(every)
 
-        def flat(value: ir.Value) -> Floats:
-            n = shape_of(chain.weight)[1]
-            return np.broadcast_to(array_of(value).astype(np.float32).reshape(-1), (n,))
+        def flat(values: Sequence[ir.Value | None]) -> Floats:
+            every = [np.zeros(1, np.float32) if each is None else array_of(each).astype(np.float32) for each in values]
+            return np.concatenate([np.broadcast_to(each.reshape(-1), (n,)) for each in every])
 
-        scales, bias = (None if each is None else partial(flat, each) for each in (chain.scales, chain.bias))
+        every = [[chain.scales for chain in chains], [chain.bias for chain in chains]]
+        scales, bias = (partial(flat, each) if any(value is not None for value in each) else None for each in every)
         return Weights(codes, scales, bias)
 
     def _plan_output(self, context: Context) -> View:
@@ -282,8 +306,10 @@ class LinearKernel:
         tail = None if self.tail is None else self.tail.starting(rows=box.start)
         return Job(mapping, box.blocks, 1, box.start, weights, result, scales, steps, box.unit, fetch, tail=tail)
 
-    def _taps(self, start: int) -> tuple[Tap, ...]:
-        return output_taps(self.chain, start * self.shape.n, self.shape.n, 1)
+    def _taps(self, start: int) -> tuple[tuple[Tap, ...], ...]:
+        n, branches = shape_of(self.chain.weight)[1], self.shape.branches // len(self.chains)
+        firsts = [start * n + branch * (n // branches) for branch in range(branches)]
+        return tuple(output_taps(chain, first, n, 1) for chain in self.chains for first in firsts)
 
 
 def output_taps(chain: Chain, base: int, row_stride: int, col_stride: int) -> tuple[Tap, ...]:

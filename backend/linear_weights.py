@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +14,7 @@ from ..passes.mapping import Mapping
 from .pack import Bytes, Codes, pack_tiles
 
 Floats = npt.NDArray[np.float32]
+Number = TypeVar("Number", bound=np.generic)
 
 
 @dataclass(frozen=True)
@@ -35,21 +37,28 @@ class Weights:
         for part in range(parts):
             own = slice(part * n, (part + 1) * n)
             for group in range(mapping.col_groups):
-                columns = slice(group * mapping.columns, (group + 1) * mapping.columns)
-                yield group_image(mapping, codes[own][columns], scales[own][columns], bias[own][columns])
+                yield group_image(mapping, group, codes[own], scales[own], bias[own])
 
 
-def group_image(mapping: Mapping, codes: Codes, scales: Floats, bias: Floats) -> Bytes:
-    """Return the bytes of one column group from its rows [columns or fewer, k]."""
+def group_image(mapping: Mapping, group: int, codes: Codes, scales: Floats, bias: Floats) -> Bytes:
+    """Return the bytes of one column group of a linear with codes [n, k]."""
     image = np.zeros(mapping.group_bytes, np.uint8)
-    floats = np.zeros((2, mapping.columns), np.float32)
-    floats[0, : len(scales)], floats[1, : len(bias)] = scales, bias
-    image[: floats.nbytes] = floats.reshape(-1).view(np.uint8)
+    floats = np.concatenate([_of_group(mapping, group, each) for each in (scales, bias)])
+    image[: floats.nbytes] = floats.view(np.uint8)
     padded = np.zeros((mapping.columns, mapping.k_padded), np.int8)
-    padded[: codes.shape[0], : codes.shape[1]] = codes
+    padded[:, : codes.shape[1]] = _of_group(mapping, group, codes)
     tiles = padded.reshape(mapping.macros, 32, mapping.steps, mapping.slices, mapping.depth).transpose(2, 3, 0, 1, 4)
     flat = np.ascontiguousarray(tiles).reshape(-1, 32, mapping.depth)
     packed = pack_tiles(flat, mapping.pattern, mapping.blocks).reshape(-1)
     start = aligned(mapping.scale_bytes)
     image[start : start + packed.size] = packed
     return image
+
+
+def _of_group(mapping: Mapping, group: int, array: npt.NDArray[Number]) -> npt.NDArray[Number]:
+    """Return what belongs to the columns of a group, branch by branch, from [n, ...]; zeros stand for missing ones."""
+    branches, wide, rest = mapping.shape.branches, mapping.branch_columns, array.shape[1:]
+    own = array.reshape(branches, -1, *rest)[:, group * wide : (group + 1) * wide]
+    padded = np.zeros((branches, wide, *rest), array.dtype)
+    padded[:, : own.shape[1]] = own
+    return padded.reshape(-1, *rest)

@@ -12,7 +12,7 @@ import onnx_ir as ir
 from ..frontend.edit import shape_of
 from ..isa.errors import FlexcError
 from ..isa.machine import Machine
-from ..isa.program import Op, Program, Segment, Tensor
+from ..isa.program import TOGETHER, Op, Program, Segment, Tensor
 from ..passes.partition import Kernel, partition
 from ..passes.prune import NM_KEY
 from ..passes.repeat import Repetition
@@ -230,15 +230,16 @@ class Compiler:
                 yield tensor_of(str(value.name), view)
 
     def _op(self, kernel: Kernel, first: int, last: int) -> Op:
-        product = next((node for node in kernel.nodes if NM_KEY in node.metadata_props), None)
-        lead = product or kernel.nodes[-1]
+        products = [node for node in kernel.nodes if NM_KEY in node.metadata_props]
+        leads = (products if kernel.repetition is None else products[:1]) or kernel.nodes[-1:]
+        names = [str(lead.metadata_props.get("flexc.linear", lead.name)) for lead in leads]
         tail = kernel.tail.nodes if kernel.tail is not None else ()
         return Op(
-            name=str(lead.metadata_props.get("flexc.linear", lead.name)),
-            op_type=lead.op_type if product or len(kernel.nodes) == 1 else "+".join(_kinds(kernel)),
+            name=TOGETHER.join(names),
+            op_type=leads[0].op_type if products or len(kernel.nodes) == 1 else "+".join(_kinds(kernel)),
             nodes=tuple(str(node.name) for node in (*kernel.chain, *tail)),
             engine=kernel.engine,
-            nm=str(product.metadata_props[NM_KEY]) if product else "",
+            nm=TOGETHER.join(dict.fromkeys(str(lead.metadata_props[NM_KEY]) for lead in leads if products)),
             first=first,
             last=last,
             reason=kernel.reason,

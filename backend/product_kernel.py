@@ -71,7 +71,10 @@ class ProductKernel:
     def _plan_tail(self, kernel: Kernel) -> TailKernel | None:
         if kernel.tail is None:
             return None
-        return TailKernel(kernel, self.context, results(self.chain, self.shape), self.m, 4 * self.n)
+        tail = TailKernel(kernel, self.context, [results(self.chain, self.shape)], self.m, 4 * self.n)
+        if tail.branches > 1:
+            raise DoesNotFit("branches of columns made at run time")
+        return tail
 
     def _plan_output(self) -> View:
         if self.tail is not None:
@@ -144,7 +147,7 @@ class ProductKernel:
         row_pitch, scale_pitch = self.out.strides[-2], by_row.strides[-2]
         address = self.out.address + start[4] + box.row * row_pitch + 4 * box.column
         base = start[5] + box.row * self.n + box.column
-        taps = output_taps(self.chain, base, self.n, 1)
+        taps = (output_taps(self.chain, base, self.n, 1),)
         rows = mapping.resident_rows if scale_pitch else 1
         scales = window(
             by_row.storage.space,

@@ -71,7 +71,10 @@ class TailChunk(RowChunk):
         """Return the stream on results in the buffer."""
         shape = self._extent(access)
         if not self.tail.tail.whole:
-            return window("buf", access.view.dtype, self.address, shape)
+            columns, _ = self.tail.layout.inner[0]
+            branch = access.view.offset // (columns * access.view.itemsize)
+            size = self.box.rows * self.box.cols * access.view.itemsize
+            return window("buf", access.view.dtype, self.address + branch * size, shape)
         loops = list(zip(self.loops, self.box.loops, strict=True))[len(self.loops) - self.within :]
         steps = [step for loop, (_, strides) in loops for step in loop.step(strides[0])]
         pitch = (self.box.row_strides[0], access.col_stride)

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from ..isa.streams import Stream
 from ..passes.mapping import Mapping, Run
 from .boxes import Strides, cut, even_chunk, over
-from .code import Builder, DoesNotFit, Loop, Tree, nest
+from .code import Builder, DoesNotFit, Loop, Tree, nest, window
 from .column_groups import ColumnGroups
 from .moves import Copy
 from .tail_chunk import TailChunk
@@ -89,14 +90,24 @@ class TailCode:
             return [], []
         kernel, mapping = self.run.kernel, self.mapping
         row, (_, col) = kernel.layout.row, kernel.layout.inner[0]
-        around = [*self._around(), *groups.dims(tuple(mapping.columns * stride for stride in col))]
+        around = [*self._around(), *groups.dims(tuple(mapping.branch_columns * stride for stride in col))]
         outer = [*around, (run.count, tuple(run.step * stride for stride in row))]
-        start = self.run.starting(run.start, groups.first * mapping.columns).start
-        box = kernel.piece_box(run.size, mapping.width, outer, start)
+        start = self.run.starting(run.start, groups.first * mapping.branch_columns).start
+        box = kernel.piece_box(run.size, mapping.branch_width, outer, start)
         chunk = TailChunk(kernel, self.builder, box, [*self.outer, *groups.loops, piece], (self.address, 0), self.like)
         self.like = self.like or chunk
         loads, stores = chunk.begin()
         return [*loads], [*chunk.code, *stores]
+
+    def held(self, run: Run, piece: Loop, groups: ColumnGroups, branch: int, dtype: str) -> Stream:
+        """Return where the results of a piece lie for the tail: one branch after the other, or in their whole rows."""
+        mapping, width = self.mapping, self.mapping.branch_width
+        if not self.run.whole:
+            return window("buf", dtype, self.address + 4 * branch * run.size * width, (run.size, width))
+        n, columns = mapping.shape.n, mapping.branch_columns
+        first = branch * (n // mapping.shape.branches) + groups.first * columns
+        steps = groups.step(4 * columns) + piece.step(run.step * 4 * n)
+        return window("buf", dtype, self.address + 4 * (run.start * n + first), (run.size, width), (4 * n, 4), steps)
 
     def _plan_block(self) -> None:
         kernel, cuts = self.run.kernel, self._cuts(self._chunk_rows())

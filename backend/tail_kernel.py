@@ -47,37 +47,44 @@ class Layout:
 
 
 class TailKernel(RowKernel):
-    """Plans the row work after an array kernel whose results have ``vectors`` rows a matrix, ``pitch`` bytes each."""
+    """Plans the row work after an array kernel whose results have ``vectors`` rows a matrix, ``pitch`` bytes each.
 
-    def __init__(self, kernel: Kernel, context: Context, results: View, vectors: int, pitch: int) -> None:
-        """Plan it.
+    ``branches`` are equal parts of the columns that the row work combines column by column: the results of linears
+    that run together, or parts of one's results.
+    """
+
+    def __init__(self, kernel: Kernel, context: Context, results: Sequence[View], vectors: int, pitch: int) -> None:
+        """Plan it; ``results`` are those of every product of the kernel.
 
         Raises:
             Unfusable: the operands do not lie as the results of an array kernel come.
         """
         assert kernel.tail is not None
         self.tail, self.head, self.vectors, self.pitch = kernel.tail, kernel.nodes[0], vectors, pitch
-        context.set(kernel.chain[-1].outputs[0], results)
+        for value, view in zip(kernel.results, results, strict=True):
+            context.set(value, view)
         for node in self.tail.views:
             self._check(not view_kernel(Kernel("view", "dma", "", [node]), context).copies)
         row = Kernel("row", "vector", "", list(self.tail.nodes), dict(self.tail.forms), kept=kernel.kept)
         super().__init__(row, context)
-        self._check(bool(self.given) and not any(view.storage is results.storage for view, _ in self.copied.values()))
+        copied = [view.storage for view, _ in self.copied.values()]
+        self._check(bool(self.given) and not any(view.storage in copied for view in results))
         self._check(all(each.view.offset < pitch for each in self.given))
         self.layout = self._layout()
-        self._check(self.tail.whole or self._in_long_runs())
+        self.branches = len(results) if self.tail.whole else self._branches()
 
     def _check(self, condition: bool) -> None:
         if not condition:
             raise Unfusable(self.head)
 
-    def _in_long_runs(self) -> bool:
-        """Return whether all columns of the results are worked on, and those of all operands lie side by side, too."""
+    def _branches(self) -> int:
+        """Return how many branches a tail by pieces combines, each all its columns, side by side in all operands."""
         columns, strides = self.layout.inner[0]
+        size = columns * self.given[0].view.itemsize
+        self._check(self.pitch % size == 0 and all(each.view.offset % size == 0 for each in self.given))
         self._check(len({each.cols for each in self.given}) == 1)
-        return columns * self.given[0].view.itemsize == self.pitch and all(
-            stride in (0, each.view.itemsize) for stride, each in zip(strides, self.moving, strict=False)
-        )
+        self._check(all(stride in (0, each.view.itemsize) for stride, each in zip(strides, self.moving, strict=False)))
+        return self.pitch // size
 
     @property
     def moving(self) -> list[Access]:
@@ -138,7 +145,7 @@ class TailKernel(RowKernel):
         return [tuple(own[place] for own in every) for place in range(len(still))]
 
     def cost(self, columns: int) -> TailCost:
-        """Return what the tail costs on vectors of so many columns, by the durations of its instructions."""
+        """Return what the tail costs on vectors of so many columns a branch, by its instructions' durations."""
         builder = Builder(replace(self.machine, buffer=replace(self.machine.buffer, bytes=1 << 40)))
         moved = sum(each.cols * each.view.itemsize for each in self._accesses())
         rows = min(self.vectors, max(_ROWS, -(-GOOD_CHUNK_BYTES // max(1, moved))))

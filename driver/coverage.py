@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import onnx_ir as ir
@@ -25,9 +25,10 @@ A_VIEW = "a view: the data stay where they are"
 """Why they need none."""
 
 
-def joined(head: str) -> str:
-    """Say that a node is part of an array kernel that begins with node ``head``."""
-    return f"row work on the results of '{head}' before they leave the buffer"
+def joined(heads: Iterable[str]) -> str:
+    """Say that a node is part of an array kernel that begins with nodes ``heads``."""
+    names = " and ".join(f"'{head}'" for head in heads)
+    return f"row work on the results of {names} before they leave the buffer"
 
 
 def engine_words(name: str) -> str:
@@ -98,7 +99,7 @@ def _row(node: ir.Node, kernel: Kernel | None) -> NodeCoverage:
     remedy = _remedy(node) if kernel.engine == "host" else ""
     own = [reason for reason in kernel.reason.split("; ") if reason.startswith(node.op_type)]
     engine = next((kernel.engine_of(each) for each in kernel.nodes if each.name == node.name), kernel.engine)
-    reason = kernel.reason if engine == kernel.engine else joined(str(kernel.chain[0].name))
+    reason = kernel.reason if engine == kernel.engine else joined(str(chain[0].name) for chain in kernel.chains)
     return NodeCoverage(str(node.name), node.op_type, engine, own[0] if own else reason, remedy)
 
 

@@ -17,7 +17,7 @@ from flexc.emulation import Cost
 from flexc.frontend.edit import shape_of
 from flexc.frontend.linears import Linear, find_linears, replace_weight
 from flexc.isa.errors import FlexcError
-from flexc.layers import product_of, products
+from flexc.layers import products, products_of
 from flexc.passes.emit import pin_of
 from flexc.passes.pattern import NM
 from flexc.passes.product_cost import place_products
@@ -92,9 +92,7 @@ class LinearCosts:
         except FlexcError:
             return 0.0, 0.0  # it does not fit the machine, and nor would the program: lowering that says so
         cost, nodes = Cost.of(program), products(graph)
-        layers = [
-            layer for op, layer in zip(program.debug.ops, cost.layers, strict=True) if product_of(op, nodes) is not None
-        ]
+        layers = [layer for op, layer in zip(program.debug.ops, cost.layers, strict=True) if products_of(op, nodes)]
         return float(sum(layer.cycles for layer in layers)), sum(layer.energy_pj for layer in layers)
 
 

@@ -49,6 +49,10 @@ class TileUse:
     multiplications: int = 0
     tile_writes: int = 0
 
+    def share(self, linears: int) -> TileUse:
+        """Return what one of so many linears has of it that lie side by side: all multiply at once."""
+        return replace(self, columns=self.columns // linears, tile_writes=self.tile_writes // linears)
+
 
 def dims_of(node: ir.Node) -> Dims:
     """Return the dimensions of an integer product; a convolution's weight is [n, k / kernel, kernel ...]."""
@@ -78,9 +82,9 @@ def activation_products(model: ir.Model) -> list[dict[str, str]]:
     ]
 
 
-def product_of(op: Op, nodes: Mapping[str, ir.Node]) -> ir.Node | None:
-    """Return the integer product that an op carries out, if it does."""
-    return next((nodes[name] for name in op.nodes if name in nodes), None)
+def products_of(op: Op, nodes: Mapping[str, ir.Node]) -> list[ir.Node]:
+    """Return the integer products that an op carries out: none, one, or several side by side."""
+    return [nodes[name] for name in op.nodes if name in nodes]
 
 
 def mappings(program: Program) -> dict[int, TileUse]:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Container
 from pathlib import Path
 from typing import Any
 
 from flexc.compiler import Compilation
 from flexc.coverage import A_VIEW, NO_CODE, engine_words, joined
 from flexc.isa.program import Op
-from flexc.layers import TileUse, activation_products, dims_of, mappings, product_of, products
+from flexc.layers import TileUse, activation_products, dims_of, mappings, products, products_of
 from flexc.number_report import number_facts, numbers_report
+from flexc.passes.emit import LINEAR_KEY
 from flexc.passes.pattern import NM
 from flexc.passes.prune import NM_KEY
 from flexc.run_report import machine_words
@@ -48,19 +50,20 @@ def compile_report(compilation: Compilation, file: Path | None = None) -> dict[s
 def node_rows(compilation: Compilation) -> list[dict[str, Any]]:
     """Return for every node of the quantised graph where it runs and why."""
     op_of = {name: op for op in compilation.program.debug.ops for name in op.nodes}
+    heads = products(compilation.quantised)
     rows = []
     for node in compilation.quantised.graph:
         op = op_of.get(str(node.name))
-        engine, reason = _placed(str(node.name), op) if op else (NO_CODE, A_VIEW)
+        engine, reason = _placed(str(node.name), op, heads) if op else (NO_CODE, A_VIEW)
         rows.append({"node": str(node.name), "op": node.op_type, "engine": engine, "reason": reason})
     return rows
 
 
-def _placed(node: str, op: Op) -> tuple[str, str]:
+def _placed(node: str, op: Op, heads: Container[str]) -> tuple[str, str]:
     """Return where a node of an op runs and why there: the last ones of an array kernel may be row work."""
     if op.nodes.index(node) < len(op.nodes) - op.tail:
         return op.engine, op.reason
-    return "vector", joined(op.nodes[0])
+    return "vector", joined(name for name in op.nodes if name in heads)
 
 
 def _ops(compilation: Compilation) -> list[dict[str, Any]]:
@@ -91,11 +94,11 @@ def layer_rows(compilation: Compilation) -> list[dict[str, Any]]:
     program, nodes, used = compilation.program, products(compilation.quantised), mappings(compilation.program)
     rows = []
     for index, op in enumerate(program.debug.ops):
-        node = product_of(op, nodes)
-        if node is not None:
-            rows.append(
-                _layer(op.name, node, used.get(index, TileUse()), compilation.cost.layers[index].macs, op.engine)
-            )
+        together = products_of(op, nodes)
+        for node in together:
+            name = op.name if len(together) == 1 else str(node.metadata_props.get(LINEAR_KEY, node.name))
+            use = used.get(index, TileUse()).share(len(together))
+            rows.append(_layer(name, node, use, compilation.cost.layers[index].macs // len(together), op.engine))
     return rows
 
 

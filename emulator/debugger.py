@@ -304,12 +304,12 @@ class Debugger:
         """Return the instructions at which a node, a label, or the instruction of that number begins."""
         debug = self.program.debug
         found = {(pc, EVERY) for pc, label in debug.labels.items() if label == name}
-        found |= {(op.first, op.iteration) for op in debug.ops if name in (op.name, *op.nodes) and op.first < op.last}
+        found |= {(op.first, op.iteration) for op in debug.ops if name in op.names and op.first < op.last}
         number = parse_integer(name)
         if not found and number is not None and 0 <= number < len(self.program.code):
             found = {(number, EVERY)}
         if not found:
-            known = [*debug.labels.values(), *(each for op in debug.ops for each in (op.name, *op.nodes))]
+            known = [*debug.labels.values(), *(each for op in debug.ops for each in op.names)]
             raise FlexcError(
                 f"the program has no node, label or instruction '{name}'", remedy=did_you_mean(name, known)
             )

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 #: In place of an iteration: all of them.
 EVERY = -1
+#: Stands in the name of an op between those of layers that it carries out together.
+TOGETHER = " + "
 
 
 @dataclass(frozen=True)
@@ -75,6 +77,11 @@ class Op:
     iteration: int = EVERY
     tail: int = 0
     writes: tuple[str, ...] = ()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All that the op goes by: its name, those of the layers in it, and those of its nodes."""
+        return tuple(dict.fromkeys((self.name, *self.name.split(TOGETHER), *self.nodes)))
 
 
 @dataclass(frozen=True)

@@ -50,6 +50,9 @@ class LinearShape:
     written: bool = False
     #: Row work that follows while results are in the buffer; several column groups must then be exact.
     tail: TailCost | None = None
+    #: The N columns are so many equal parts, of whose columns the row work reads one each: a column group takes as many
+    #: of each, side by side.
+    branches: int = 1
 
 
 @dataclass(frozen=True)
@@ -126,6 +129,16 @@ class Mapping:
     def width(self) -> int:
         """Columns of a column group that results are taken of: all, unless the only group is wider than N."""
         return min(self.columns, self.shape.n)
+
+    @property
+    def branch_columns(self) -> int:
+        """Columns of a column group that belong to one branch."""
+        return self.columns // self.shape.branches
+
+    @property
+    def branch_width(self) -> int:
+        """Columns of a branch that results of a column group are taken of."""
+        return self.width // self.shape.branches
 
     @property
     def n_padded(self) -> int:
@@ -221,22 +234,23 @@ def candidates(shape: LinearShape, pattern: NM, machine: Machine, macros: int) -
 
 
 def _tilings(shape: LinearShape, pattern: NM, machine: Machine, most: int) -> Iterator[Mapping]:
-    array = machine.array
+    array, branches = machine.array, shape.branches
     total = _ceil(shape.k, pattern.m)
     tiles = _ceil(total, machine.blocks_per_tile(pattern.n, pattern.m))
-    column_tiles = _ceil(shape.n, array.columns)
+    column_tiles = _ceil(shape.n // branches, array.columns)
     slices = 1
-    while slices <= min(16, tiles, most):
+    while slices <= min(16, tiles, most // branches):
         steps = _ceil(tiles, slices)
         blocks = _ceil(total, steps * slices)
-        groups = _ceil(column_tiles, min(column_tiles, most // slices))
+        groups = _ceil(column_tiles, min(column_tiles, most // branches // slices))
         tile_bytes = machine.tile_bytes(pattern.n, pattern.m, blocks)
         macros = _ceil(column_tiles, groups)
         slices *= 2
-        padded = macros * groups != column_tiles or shape.n % array.columns
+        padded = macros * groups != column_tiles or shape.n // branches % array.columns
         if padded and (shape.exact or ((shape.written or shape.tail) and groups > 1)):
             continue
-        yield Mapping(shape, pattern, blocks, steps, slices // 2, macros, groups, 1, 1, False, 1, 1, 1, tile_bytes)
+        wide = macros * branches
+        yield Mapping(shape, pattern, blocks, steps, slices // 2, wide, groups, 1, 1, False, 1, 1, 1, tile_bytes)
 
 
 def _even(rows: int, most: int) -> int:

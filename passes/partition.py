@@ -15,6 +15,7 @@ import onnx_ir as ir
 
 from ..frontend.edit import shape_of
 from ..frontend.infer import reads
+from ..frontend.linears import INTEGER_PRODUCTS
 from ..frontend.operators import OPERATORS, Operator, native
 from .emit import LINEAR_KEY, ROLE_KEY, pin_of
 from .product_cost import WHY_KEY
@@ -64,6 +65,21 @@ class Kernel:
         """The nodes before the tail."""
         tail = self.tail
         return self.nodes[: len(self.nodes) - len(tail.views) - len(tail.nodes)] if tail is not None else self.nodes
+
+    @property
+    def chains(self) -> list[list[ir.Node]]:
+        """The nodes before the tail, product by product: an array kernel has several where linears run together."""
+        found: list[list[ir.Node]] = []
+        for node in self.chain:
+            if not found or node.op_type in INTEGER_PRODUCTS:
+                found.append([])
+            found[-1].append(node)
+        return found
+
+    @property
+    def results(self) -> list[ir.Value]:
+        """What an array kernel makes before its tail, product by product."""
+        return [chain[-1].outputs[0] for chain in self.chains]
 
     def engine_of(self, node: ir.Node) -> str:
         """Return where one of the nodes is worked on: those of a tail on the vector unit."""
@@ -250,9 +266,10 @@ class _Partition:
     def _row_size(self, nodes: list[ir.Node], forms: dict[ir.Value, Form]) -> int:
         """Estimate the bytes that a row of all that these nodes read and make takes; elementwise ones may cut rows.
 
-        What comes and goes has two slots, a constant that all rows share has one.
+        What comes and goes has two slots, a constant that all rows share has one. What comes after a view is mostly the
+        quantisation of whole rows: it shall not be torn because its first node is elementwise.
         """
-        if is_elementwise(nodes, forms):
+        if is_elementwise(nodes, forms) and all(OPERATORS[node.op_type].kind != "view" for node in nodes):
             return 0
         read = {value: row_length(node, value) for node in nodes for value in node.inputs if value is not None}
         external = sum(
@@ -302,7 +319,7 @@ def in_kernel_order(nodes: Sequence[ir.Node], groups: Iterable[list[ir.Node]] = 
     chains = {group[0]: group for group in groups}
     lead = {member: node for node, chain in chains.items() for member in chain}
     place = {node: index for index, node in enumerate(nodes)}
-    heads = [node for node in nodes if node.op_type in ("MatMulInteger", "ConvInteger") and node not in lead]
+    heads = [node for node in nodes if node.op_type in INTEGER_PRODUCTS and node not in lead]
     for node in heads:
         chains[node] = linear_chain(node, place)
         lead.update(dict.fromkeys(chains[node], node))

@@ -73,12 +73,28 @@ class NM:
         blocks, tail = divmod(k, self.m)
         return blocks * self.n + min(self.n, tail)
 
+    def stored_bits(self, k: int) -> int:
+        """Bits that a row of `k` positions takes: INT8 weights kept, and the index of each."""
+        return self.kept(k) * (8 + self.index_bits)
+
     def __str__(self) -> str:
         return "dense" if self.m == 1 else f"{self.n}:{self.m}"
 
 
 DENSE = NM(1, 1)
 """Every weight kept, stored without indices."""
+
+
+def covering(patterns: Iterable[NM]) -> NM:
+    """Return the pattern with the fewest weights kept that every weight of these patterns also has.
+
+    Its blocks are the longest: they hold whole shorter ones, the M being powers of two.
+    """
+    every = list(patterns)
+    m = max(each.m for each in every)
+    n = max(m if each.is_dense else each.n * (m // each.m) for each in every)
+    return DENSE if n == m else NM(n, m)
+
 
 Cost = Callable[[int, NM], tuple[float, float]]
 """(K of a weight, pattern) -> (cycles, bits) of one output row: what decides between patterns that all fit."""
@@ -91,10 +107,10 @@ def macro_cost(k: int, nm: NM, *, slots: int = 128, bus_bytes: int = 1024) -> tu
     bus_bytes))) cycles, as its activations come over the bus. The defaults are the published macro: 4 sub-macros of
     32 rows, 1024 activations a cycle.
     """
-    packed = NM(1, 1) if nm.is_dense else nm
+    packed = DENSE if nm.is_dense else nm
     tile_k = slots // packed.n * packed.m
     cycles = max(1, -(-packed.m * slots // (packed.n * bus_bytes)))
-    return float(-(-k // tile_k) * cycles), float(packed.kept(k) * (8 + packed.index_bits))
+    return float(-(-k // tile_k) * cycles), float(packed.stored_bits(k))
 
 
 def detect(matrix: FloatMatrix, allowed_m: Iterable[int] = BLOCKS, cost: Cost = macro_cost) -> NM:

@@ -85,10 +85,13 @@ def row_length(node: ir.Node, value: ir.Value) -> int:
 
 
 def is_elementwise(nodes: Iterable[ir.Node], forms: Mapping[ir.Value, Form]) -> bool:
-    """Return whether every element of what these nodes make can be worked on by itself: rows may be cut anywhere."""
+    """Return whether every element of what these nodes make can be worked on by itself: rows may be cut anywhere.
+
+    Views inside a row kernel leave every element where it is.
+    """
     found = set(forms.values())
     one = len(found) == 1 and not next(iter(found)).bare and next(iter(found)).cols > 1
-    return one and all(OPERATORS[node.op_type].kind == "row" or _one_scale(node) for node in nodes)
+    return one and all(OPERATORS[node.op_type].kind in ("row", "view") or _one_scale(node) for node in nodes)
 
 
 def _one_scale(node: ir.Node) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterable, Iterator, Sequence
+from copy import copy
 from dataclasses import dataclass, replace
 
 import onnx_ir as ir
@@ -16,7 +17,7 @@ from ..frontend.edit import shape_of
 from ..frontend.infer import reads
 from ..frontend.operators import OPERATORS
 from .partition import Kernel, leaves
-from .rows import Form, Tail, is_elementwise, output_form, result
+from .rows import Form, Tail, is_elementwise, operand, output_form, result
 
 #: Kinds of array kernels whose results a tail can follow, scaled ones and raw sums.
 HEADS = ("linear", "conv", "product")
@@ -46,16 +47,41 @@ class Tails:
         self.place = {node: place for place, kernel in enumerate(kernels) for node in kernel.nodes}
         self.kernels = list(kernels)
 
-    def of(self, place: int) -> Iterator[Split]:
-        """Yield the ways to let the kernel at ``place`` go on: by pieces (elementwise), and by whole rows."""
+    def copy(self) -> Tails:
+        """Return the same kernels, to try something on."""
+        other = copy(self)
+        other.place, other.kernels = dict(self.place), list(self.kernels)
+        return other
+
+    def together(self, place: int) -> tuple[int, ...]:
+        """Return the place of a linear and those of later ones that can run with it in one kernel, if there are any.
+
+        They multiply the same vectors to as many columns, and the same row kernel goes on with their results.
+        """
         head = self.kernels[place]
+        source, shape = operand(head.nodes[0]), shape_of(head.nodes[0].outputs[0])
+        alike = [use.node for use in source.uses() if shape_of(use.node.outputs[0]) == shape]
+        others = {self.place[node] for node in alike if node in self.place}
+        rows = self._readers(head)[1]
+        found = [
+            other
+            for other in sorted(others)
+            if other > place
+            and self.kernels[other].kind == head.kind == "linear"
+            and self._readers(self.kernels[other])[1] == rows
+        ]
+        return (place, *found) if found else ()
+
+    def of(self, *places: int) -> Iterator[Split]:
+        """Yield the ways to let the kernels at ``places``, as one, go on: by pieces (elementwise), by whole rows."""
+        place, head = places[0], _joined([self.kernels[each] for each in places])
         if head.kind not in HEADS:
             return
         views, rows = self._readers(head)
         if len(rows) != 1 or -1 in rows:
             return
         row = self.kernels[next(iter(rows))]
-        known = [head.nodes[-1].outputs[0], *(value for view in views for node in view.nodes for value in node.outputs)]
+        known = [*head.results, *(value for view in views for node in view.nodes for value in node.outputs)]
         followers = self._followers(row, known, place)
         for whole in (False, True):
             chosen = _best(self._cuts(head, row, views, followers, known, whole=whole))
@@ -65,8 +91,8 @@ class Tails:
     def choose(self, place: int, split: Split) -> None:
         """Let the kernel at ``place`` go on as a split says."""
         row = self.place[split.row.nodes[0]]
-        for view in split.views:
-            self.kernels[self.place[view.nodes[0]]] = _NOTHING
+        for node in split.kernel.nodes:
+            self.kernels[self.place[node]] = _NOTHING
         self.kernels[row] = split.rest or _NOTHING
         self.kernels[place] = split.kernel
         self.place.update(dict.fromkeys(split.kernel.nodes, place))
@@ -75,7 +101,7 @@ class Tails:
         """Return the views on a kernel's results, and the places of the row kernels that read them; -1: others do."""
         views: list[Kernel] = []
         rows: set[int] = set()
-        values = [head.nodes[-1].outputs[0]]
+        values = head.results
         for value in values:
             if value.is_graph_output() or value in head.kept:
                 rows.add(-1)
@@ -155,6 +181,15 @@ class Tails:
             yield Split(kernel, row, rest, tuple(views))
 
 
+def _joined(heads: Sequence[Kernel]) -> Kernel:
+    """Return array kernels as one."""
+    if len(heads) == 1:
+        return heads[0]
+    nodes = [node for head in heads for node in head.nodes]
+    reason = f"{heads[0].reason}; {len(heads)} linears that read the same vectors run together"
+    return replace(heads[0], reason=reason, nodes=nodes, kept=set().union(*(head.kept for head in heads)))
+
+
 def _forms(nodes: Sequence[ir.Node], row: Kernel) -> dict[ir.Value, Form] | None:
     """Return the forms of what some nodes of a row kernel make without the others, or None: its rows do not do."""
     forms: dict[ir.Value, Form] = {}
@@ -189,14 +224,14 @@ def _traffic(split: Split) -> int:
     tail = split.kernel.tail
     assert tail is not None
     own = Kernel("row", "", "", list(tail.nodes), kept=split.kernel.kept)
-    made = {split.kernel.chain[-1].outputs[0], *(value for node in tail.views for value in node.outputs)}
+    made = {*split.kernel.results, *(value for node in tail.views for value in node.outputs)}
     total = sum(_bytes(value) for value in [*own.inputs(), *own.outputs()] if value not in made)
     return total + (_moved(split.rest) if split.rest is not None else 0)
 
 
 def saved(split: Split) -> int:
     """Return the bytes of row work's traffic that a split saves: what leaves the array kernel is among it."""
-    return _moved(split.row) + _bytes(split.kernel.chain[-1].outputs[0]) - _traffic(split)
+    return _moved(split.row) + sum(map(_bytes, split.kernel.results)) - _traffic(split)
 
 
 def _moved(kernel: Kernel) -> int:

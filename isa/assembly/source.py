@@ -38,9 +38,9 @@ def selected(program: Program, offsets: tuple[int, int] | None, node: str | None
         chosen &= set(range(max(0, offsets[0]) // WORD_BYTES, min(-(-offsets[1] // WORD_BYTES), len(program.code))))
     if node is not None:
         ops = program.debug.ops
-        found = [op for op in ops if node in (op.name, *op.nodes)] or [op for op in ops if node in op.name]
+        found = [op for op in ops if node in op.names] or [op for op in ops if node in op.name]
         if not found:
-            known = [name for op in ops for name in (op.name, *op.nodes)]
+            known = [name for op in ops for name in op.names]
             raise FlexcError(f"no node '{node}' in the program", remedy=did_you_mean(node, known))
         chosen &= {pc for op in found for pc in range(op.first, op.last)}
     return chosen

@@ -18,7 +18,6 @@ from flexc.frontend.load import load
 from flexc.isa.machine import Machine, load_machine
 from flexc.isa.program import Program
 from flexc.isa.verifier import verify
-from flexc.passes.partition import Kernel
 from flexc.passes.product_cost import place_products
 from flexc.passes.quantise import quantise
 from flexc.passes.tails import Split
@@ -35,6 +34,12 @@ LINEARS = {
     "erf": "a = Erf(z)  c = Add(a, one)  d = Mul(c, z)  y = Mul(d, half)",
     "silu": "a = Sigmoid(z)  y = Mul(a, z)",
     "gate": "u = MatMul(x, v)  a = Sigmoid(u)  c = Mul(a, u)  y = Mul(c, z)",
+    "gate with a bias": "t = MatMul(x, v)  u = Add(t, b)  a = Sigmoid(u)  y = Mul(a, z)",
+    "gate and quantise": "u = MatMul(x, v)  a = Gelu(u)  c = Mul(a, z)  y = MatMul(c, q)",
+    "two gates": "u = MatMul(x, v)  t = MatMul(x, o)  a = Sigmoid(u)  c = Tanh(t)  d = Mul(a, c)  y = Add(d, z)",
+    "gate and softmax": "u = MatMul(x, v)  a = Mul(u, z)  y = Softmax(a)",
+    "halves": "e, f = Split<axis = 1, num_outputs = 2>(z)  a = Sigmoid(f)  y = Mul(a, e)",
+    "view between": "a = Relu(z)  c = Reshape(a, one_more)  y = Neg(c)",
     "residual": "y = Add(z, r)",
     "two results": "y = Relu(z)  t = Add(y, r)",
     "by row": "y = Mul(z, col)",
@@ -50,7 +55,7 @@ LINEARS = {
     ),
 }
 #: Vectors, K, N: one vector, vectors that divide into nothing, N of several macros.
-SIZES = ((1, 8, 32), (7, 40, 64), (197, 130, 96))
+SIZES = ((1, 8, 32), (7, 40, 64), (197, 130, 192))
 
 
 def linear(form: str, m: int, k: int, n: int) -> tuple[str, dict[str, Array]]:
@@ -60,13 +65,14 @@ def linear(form: str, m: int, k: int, n: int) -> tuple[str, dict[str, Array]]:
     kind = "int8[]" if form == "static quantise" else "float[]"
     text = f"(float[{m},{k}] x, float[{m},{n}] r, float[{m},1] col) => ({kind} {outputs})"
     text += f"{{ z = MatMul(x, w)  {LINEARS[form]} }}"
-    numbers = {"w": (k, n), "v": (k, n), "b": (n,), "g": (n,), "q": (n, 32), "rope": (m, 16)}
+    numbers = {"w": (k, n), "v": (k, n), "o": (k, n), "b": (n,), "g": (n,), "q": (n, 32), "rope": (m, 16)}
     constants: dict[str, Array] = {
         name: rng.standard_normal(shape).astype(np.float32) for name, shape in numbers.items() if name in _names(form)
     }
     for name, number in {"one": 1.0, "half": 0.5, "lo": -1.0, "hi": 2.5, "s": 0.05}.items():
         constants[name] = np.array(number, np.float32)
-    return text, constants | {"heads": np.array([m, n // 16, 16]), "zero": np.array(0, np.int8)}
+    shapes = {"heads": np.array([m, n // 16, 16]), "one_more": np.array([1, m, n])}
+    return text, constants | shapes | {"zero": np.array(0, np.int8)}
 
 
 def _names(form: str) -> set[str]:
@@ -79,12 +85,21 @@ CONVOLUTIONS = {
     "sum": "(float[1,3,9,7] x) => (float[] y) { u = Conv(x, w)  z = Conv(x, w, b)  a = Add(z, u)  y = Relu(a) }",
     "parts": "(float[1,64,6,6] x) => (float[] y) { z = Conv<group = 64>(x, d)  y = HardSwish(z) }",
     "signal": "(float[1,3,20] x) => (float[] y) { z = Conv(x, e)  y = Tanh(z) }",
+    "halves": (
+        "(float[2,3,9,7] x) => (float[] y)"
+        "{ z = Conv(x, w, b)  p, q = Split<axis = 1, num_outputs = 2>(z)  a = Sigmoid(q)  y = Mul(a, p) }"
+    ),
+    "halves of many": (
+        "(float[1,8,6,5] x) => (float[] y)"
+        "{ z = Conv(x, h)  p, q = Split<axis = 1, num_outputs = 2>(z)  a = Sigmoid(q)  y = Mul(a, p) }"
+    ),
     "pointwise norm": (
         "(float[2,3,4,5] x) => (float[] y)"
         "{ z = Conv(x, f)  a = Transpose<perm = [0, 2, 3, 1]>(z)  y = LayerNormalization<axis = -1>(a, s, b) }"
     ),
 }
 WEIGHTS = {"w": (8, 3, 3, 3), "b": (8,), "s": (8,), "d": (64, 1, 3, 3), "e": (8, 3, 3), "f": (8, 3, 1, 1)}
+WEIGHTS |= {"h": (320, 8, 3, 3)}
 
 #: Sums that are not scaled as quantisation of this compiler does it: what follows reads them as integers.
 SUMS = {
@@ -123,7 +138,7 @@ class Forced:
     def __init__(self, wanted: str) -> None:
         self.wanted, self.taken = wanted, 0
 
-    def __call__(self, fusion: Fusion, head: Kernel, splits: Sequence[Split]) -> Split | None:
+    def __call__(self, fusion: Fusion, splits: Sequence[Split]) -> Split | None:
         for split in splits:
             tail = split.kernel.tail
             assert tail is not None
@@ -137,7 +152,7 @@ class Forced:
 def run(text: str, constants: dict[str, Array], machine: Machine, wanted: str, monkeypatch: Any) -> tuple[Any, int]:
     """Return the results of a graph with row work where it is wanted, and how many tails there are."""
     choice = Forced(wanted)
-    monkeypatch.setattr(Fusion, "_best", lambda fusion, head, splits: choice(fusion, head, splits))
+    monkeypatch.setattr(Fusion, "_best", lambda fusion, splits, limit: choice(fusion, splits))
     model = parsed(text, **constants)
     graph = quantise(load(model))
     place_products(graph, machine, lambda _node: "array")
@@ -177,26 +192,26 @@ def test_after_convolutions(form: str, target: str, monkeypatch: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("body", "shape"),
+    "body",
     [
-        ("(float[7,40] x) => (float[] y) { z = MatMul(x, w)", (40, 64)),
-        ("(float[1,3,9,7] x) => (float[] y) { z = Conv(x, w)", (8, 3, 3, 3)),
+        "p = Slice(z, i0, i1, i1)  y = Mul(z, p)",
+        "p = Slice(z, i0, i32, i1)  q = Slice(z, i16, i48, i1)  y = Mul(p, q)",
+        "p = Slice(z, i0, i48, i1)  q = Slice(z, i16, i64, i1)  y = Mul(p, q)",
     ],
-    ids=["linear", "convolution"],
+    ids=["a column", "overlapping parts", "parts that do not divide them"],
 )
-def test_work_on_halves_of_the_results_is_no_work_on_pieces(body: str, shape: Any, monkeypatch: Any) -> None:
-    """A gate made by one operation with what it gates: a piece of the one half comes without that of the other."""
-    weight = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
-    text = body + "  p, q = Split<axis = 1, num_outputs = 2>(z)  a = Sigmoid(q)  y = Mul(a, p) }"
-    assert not assert_alike(text, {"w": weight}, load_machine("edge"), monkeypatch)
-
-
-def test_a_column_of_the_results_is_no_piece_of_them(monkeypatch: Any) -> None:
-    """What every column is combined with comes with the first ones only."""
+def test_what_pieces_of_the_results_do_not_hold_is_left_alone(body: str, monkeypatch: Any) -> None:
+    """A piece has the same columns of every branch; the branches are equal parts of the results, side by side."""
     weight = np.random.default_rng(0).standard_normal((40, 64)).astype(np.float32)
-    text = "(float[7,40] x) => (float[] y) <int64[1] a = {0}, int64[1] b = {1}>"
-    text += "{ z = MatMul(x, w)  p = Slice(z, a, b, b)  y = Mul(z, p) }"
-    assert not assert_alike(text, {"w": weight}, load_machine("edge"), monkeypatch)
+    places = {f"i{place}": np.array([place]) for place in (0, 1, 16, 32, 48, 64)}
+    text = f"(float[7,40] x) => (float[] y) {{ z = MatMul(x, w)  {body} }}"
+    assert not assert_alike(text, {"w": weight, **places}, load_machine("edge"), monkeypatch)
+
+
+def test_halves_of_a_product_of_activations_are_left_alone(monkeypatch: Any) -> None:
+    text = "(float[2,40,16] a, float[2,16,160] b) => (float[] y)"
+    text += "{ z = MatMul(a, b)  p, q = Split<axis = 2, num_outputs = 2>(z)  y = Mul(p, q) }"
+    assert not assert_alike(text, {}, small_machine(64, 4, 1), monkeypatch)
 
 
 @pytest.mark.parametrize("form", SUMS)

@@ -7,7 +7,7 @@ import pytest
 
 from flexc.isa.errors import UsageError
 from flexc.passes.masks import top_mask
-from flexc.passes.pattern import BLOCKS, DENSE, NM, block_maxima, detect, macro_cost
+from flexc.passes.pattern import BLOCKS, DENSE, NM, block_maxima, covering, detect, fits, macro_cost
 
 SPARSE = [NM(n, m) for m in BLOCKS for n in range(1, m)]
 
@@ -85,3 +85,24 @@ def test_one_bad_block_late_in_a_large_weight_is_seen() -> None:
     weights[:, ::8] = 1
     weights[2999, 1016:1019] = 1
     assert block_maxima(weights)[8] == 3
+
+
+@pytest.mark.parametrize(
+    ("patterns", "wanted"),
+    [
+        ([NM(2, 4)], NM(2, 4)),
+        ([NM(2, 4), NM(1, 4)], NM(2, 4)),
+        ([NM(1, 2), NM(3, 8)], NM(4, 8)),
+        ([NM(1, 4), NM(3, 16)], NM(4, 16)),
+        ([NM(1, 8), NM(7, 8), NM(1, 2)], NM(7, 8)),
+        ([NM(1, 4), DENSE], DENSE),
+        ([NM(1, 2), NM(2, 2)], DENSE),
+    ],
+    ids=str,
+)
+def test_one_pattern_covers_several(patterns: list[NM], wanted: NM) -> None:
+    assert covering(patterns) == wanted
+    rng = np.random.default_rng(0)
+    for nm in patterns:
+        matrix = rng.standard_normal((8, 48)).astype(np.float32)
+        assert fits(np.where(top_mask(np.abs(matrix), nm), matrix, 0).astype(np.float32), wanted)

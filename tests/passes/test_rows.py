@@ -102,3 +102,15 @@ def test_only_chains_of_one_form_may_be_cut_within_rows() -> None:
     assert is_elementwise([neg], forms)
     assert not is_elementwise([neg, softmax], forms | {softmax.outputs[0]: Form((4,), 6)})
     assert not is_elementwise([neg], forms | {softmax.outputs[0]: Form((4,), 1)})
+
+
+def test_a_view_that_leaves_the_rows_may_stand_in_a_chain() -> None:
+    text = "(float[4,6] x) => (float[] y) <int64[3] s = {1,4,6}> { a = Neg(x)  b = Reshape(a, s)  y = Abs(b) }"
+    nodes = list(load(parsed(text)).graph)
+    forms: dict[ir.Value, Form] = {}
+    for node in nodes:
+        form = output_form(node, OPERATORS[node.op_type].kind, forms)
+        assert form is not None
+        forms[node.outputs[0]] = form
+    assert [node.op_type for node in nodes] == ["Neg", "Reshape", "Abs"]
+    assert is_elementwise(nodes, forms)

@@ -15,6 +15,7 @@ import onnx_ir as ir
 
 from .edit import free_name, int_attribute
 from .linears import Linear
+from .origin_norm import norm_of, renewed
 
 ORIGIN_KEY = "flexc.origin"
 """Metadata key of a node: its number among the nodes of the file's graph."""
@@ -120,7 +121,26 @@ def _give_back(model: ir.Model, nodes: Sequence[ir.Node], node: ir.Node, was: np
         if found is not None and array is not None:
             _install(model, _Operand(source, index, found[0], found[1], tuple(found[2])), array)
             return True
-    return False
+    return _into_norm(model, source, node, was, now)
+
+
+def _into_norm(model: ir.Model, source: ir.Node, node: ir.Node, was: np.ndarray, now: np.ndarray) -> bool:
+    """Let the BatchNormalization that a constant was made of make the new one."""
+    norm = norm_of(source, _numbers)
+    made = None if norm is None else renewed(norm, node, was, now)
+    if norm is None or made is None:
+        return False
+    for index, array in zip((1, 2), made, strict=True):
+        found = _constant(norm.node.inputs[index])
+        if found is not None and not np.array_equal(found[0], array):
+            operand = _Operand(norm.node, index, found[0], found[1], tuple(found[2]))
+            _install(model, operand, array.astype(found[0].dtype))
+    return True
+
+
+def _numbers(value: ir.Value | None) -> np.ndarray | None:
+    found = _constant(value)
+    return None if found is None else found[0]
 
 
 def _narrowed(held: np.ndarray, was: np.ndarray, now: np.ndarray) -> np.ndarray | None:
@@ -224,7 +244,8 @@ def _in_file(rows: np.ndarray, before: np.ndarray, after: np.ndarray) -> np.ndar
     undone = after / np.where(factor == 0, 1, factor)
     kept: np.ndarray = np.where(after == before, values, undone)
     kept[after == 0] = 0
-    return kept
+    bound = _SAME * np.abs(after).max(axis=1, keepdims=True, initial=0)
+    return kept if (np.abs(kept * factor - after) <= bound).all() else None
 
 
 def _install(model: ir.Model, operand: _Operand, array: np.ndarray) -> None:

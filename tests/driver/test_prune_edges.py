@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
@@ -293,3 +294,47 @@ def test_a_model_that_cannot_take_random_inputs_asks_for_data(flexc: Call, tmp_p
     done = flexc("prune", model, "-o", tmp_path / "p.onnx", "--sparsity", "0.5", *SAMPLES)
     assert done.code == 1
     assert "the model cannot take random inputs; give real ones with --calib" in done.err
+
+
+def normalised_convolutions(folder: Path) -> Path:
+    """Conv -> norm -> Relu -> Conv with bias -> norm -> Relu -> norm that no Conv takes in -> Conv."""
+    rng = np.random.default_rng(7)
+    constants = {"w0": drawn(16, 4, 3, 3), "w1": drawn(16, 16, 1, 1), "w2": drawn(6, 16, 1, 1), "c1": drawn(16)}
+    nodes, value = [], "x"
+    for index in range(2):
+        bias = ["c1"] if index else []
+        nodes.append(helper.make_node("Conv", [value, f"w{index}", *bias], [f"a{index}"], name=f"conv{index}"))
+        nodes.append(_norm(f"a{index}", str(index), constants, rng))
+        nodes.append(helper.make_node("Relu", [f"n{index}"], [f"r{index}"], name=f"relu{index}"))
+        value = f"r{index}"
+    nodes.append(_norm(value, "2", constants, rng))
+    nodes.append(helper.make_node("Conv", ["n2", "w2"], ["y"], name="conv2"))
+    return write(folder, nodes, constants, [1, 4, 6, 6])
+
+
+def _norm(value: str, name: str, constants: dict[str, np.ndarray[Any, Any]], rng: np.random.Generator) -> NodeProto:
+    given = [f"{part}{name}" for part in ("scale", "shift", "mean", "variance")]
+    constants |= {part: (rng.random(16) + 0.5).astype(np.float32) for part in given}
+    return helper.make_node("BatchNormalization", [value, *given], [f"n{name}"], name=f"norm{name}", epsilon=1e-3)
+
+
+@pytest.mark.parametrize("selection", [{}, {"conv1": "4:8", "conv2": "2:8"}])
+def test_channels_of_batch_normalisations_are_permuted_in_the_file(
+    selection: dict[str, str], flexc: Call, tmp_path: Path
+) -> None:
+    model, pruned, chosen = normalised_convolutions(tmp_path), tmp_path / "p.onnx", tmp_path / "s.json"
+    chosen.write_text(json.dumps({"format": "flexc selection", "linears": selection}))
+    words = ("--method", "wanda", "--permute", "free", "--selection", chosen, *SAMPLES)
+    report = report_of(flexc, model, "-o", pruned, *words)
+    assert report["permuted"] >= 1
+    assert all("simplified" not in text for text in report["warnings"])
+    assert [node.name for node in onnx.load(pruned).graph.node] == [node.name for node in onnx.load(model).graph.node]
+    kept = report_of(flexc, pruned, "-o", tmp_path / "k.onnx", "--method", "keep")
+    assert {row["name"]: row["nm"] for row in kept["linears"] if row["nm"] != "dense"} == selection
+    if not selection:
+        x = np.random.default_rng(1).standard_normal((1, 4, 6, 6)).astype(np.float32)
+        before, after = (
+            onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"]).run(None, {"x": x})[0]
+            for path in (model, pruned)
+        )
+        np.testing.assert_allclose(after, before, rtol=1e-4, atol=1e-4)

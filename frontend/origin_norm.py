@@ -56,8 +56,8 @@ def norm_of(source: ir.Node, find: Find) -> Norm | None:
     """Return the BatchNormalization that a node of the file is, or whose input it makes as a Conv."""
     node, bias = source, None
     if source.op_type == "Conv":
-        uses = source.outputs[0].uses()
-        node = uses[0].node if len(uses) == 1 else source
+        readers = [use.node for use in source.outputs[0].uses()]
+        node = readers[0] if len(readers) == 1 else source
         bias = find(source.inputs[2]) if len(source.inputs) > 2 else None
     if node.op_type != "BatchNormalization":
         return None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -107,6 +107,41 @@ def _linear(node: ir.Node, tables: list[ir.Value]) -> Iterator[Linear]:
         yield Linear(node, name, weight, 1, dims[0], dims[1], _is_tied(weight, tables), zero)
 
 
+def sharing(linears: Sequence[Linear]) -> list[list[Linear]]:
+    """Group linears that have one weight, in order of their first: turns of a recurrence, layers run several times.
+
+    Nodes of the file share it, or loading made copies of it; so equal numbers count, unless all are one number, which
+    says nothing.
+    """
+    alike: dict[object, list[list[Linear]]] = {}
+    groups: list[list[Linear]] = []
+    for linear in linears:
+        array = _numbers(linear.weight)
+        kind = (linear.node.op_type, linear.groups, array.shape, array.dtype, array[:1].ravel()[:16].tobytes())
+        known = alike.setdefault(kind, [])
+        for group in known:
+            if _one_weight(group[0], linear):
+                group.append(linear)
+                break
+        else:
+            known.append([linear])
+            groups.append(known[-1])
+    return groups
+
+
+def _one_weight(one: Linear, other: Linear) -> bool:
+    if one.zero is not other.zero and not _same_zero(one.zero, other.zero):
+        return False
+    if one.weight is other.weight:
+        return True
+    ours = _numbers(one.weight)
+    return _equal(ours, _numbers(other.weight)) and bool((ours != ours[:1].ravel()[:1]).any())
+
+
+def _same_zero(one: ir.Value | None, other: ir.Value | None) -> bool:
+    return one is not None and other is not None and np.array_equal(_numbers(one), _numbers(other))
+
+
 def _read_weight(node: ir.Node) -> tuple[ir.Value, ir.Value | None] | None:
     """Return the constant weight of a product and its zero point, or None where it has no such weight."""
     if node.domain != "" or node.op_type not in ("MatMul", "Conv", *INTEGER_PRODUCTS):
@@ -183,6 +218,25 @@ def replace_weight(model: ir.Model, linear: Linear, matrix: np.ndarray) -> Linea
     model.graph.register_initializer(new)
     _give(linear, new, model.graph)
     return dataclasses.replace(linear, weight=new, tied=False)
+
+
+def share_again(model: ir.Model, groups: Sequence[Sequence[Linear]]) -> None:
+    """Let linears that had one weight have one again, wherever the new ones are equal.
+
+    Args:
+        model: the model, after weights were replaced; changed.
+        groups: what :func:`sharing` gave before.
+    """
+    now = {linear.name: linear for linear in find_linears(model)} if any(len(group) > 1 for group in groups) else {}
+    for group in groups:
+        first, *others = [now[linear.name] for linear in group] if len(group) > 1 else group
+        for other in others:
+            direct = first.weight in first.node.inputs and other.weight in other.node.inputs
+            if other.weight is first.weight or not direct or not _one_weight(first, other):
+                continue
+            other.node.replace_input_with(1, first.weight)
+            if not other.weight.uses() and not other.weight.is_graph_output():
+                model.graph.initializers.pop(str(other.weight.name), None)
 
 
 def _give(linear: Linear, weight: ir.Value, graph: ir.Graph) -> None:

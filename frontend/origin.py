@@ -23,6 +23,9 @@ ORIGIN_KEY = "flexc.origin"
 _PASSED_ON = {"Transpose", "Identity", "Expand", "Reshape", "Squeeze", "Unsqueeze"}
 """A constant is looked for behind these: other than a Transpose they leave its numbers in their order."""
 
+_MADE = "flexc.made"
+"""Key of what readers of a value were given instead, in the value's own notes, which no file holds."""
+
 _MOST_AXES = 4
 """Of a weight with so many axes every order of them is tried, where the operator does not say which it is."""
 
@@ -259,14 +262,25 @@ def _install(model: ir.Model, operand: _Operand, array: np.ndarray) -> None:
             return
         array, reader, index = _passed(node, array, back=True), node, 0
     array, old = np.ascontiguousarray(array), reader.inputs[index]
-    if old is not None and old is operand.source and _read_once(old):
+    made: list[ir.Value] = [] if old is None else old.meta.setdefault(_MADE, [])
+    value = next((each for each in made if each.const_value and np.array_equal(each.const_value.numpy(), array)), None)
+    if value is None and old is not None and old is operand.source and _read_once(old):
         old.const_value = ir.Tensor(array, dtype=old.dtype, name=str(old.name))
         return
-    name = free_name(model.graph, f"{operand.node.name or operand.node.op_type}.pruned")
+    if value is None:  # else it is what another reader was given: nodes that share a constant go on doing so
+        value = _new_initializer(model, operand.node, array)
+        made.append(value)
+    reader.replace_input_with(index, value)
+    if old is not None and old.is_initializer() and not old.uses() and not old.is_graph_output():
+        model.graph.initializers.pop(str(old.name), None)
+
+
+def _new_initializer(model: ir.Model, reader: ir.Node, array: np.ndarray) -> ir.Value:
+    name = free_name(model.graph, f"{reader.name or reader.op_type}.pruned")
     tensor = ir.Tensor(array, name=name)
     value = ir.Value(name=name, shape=ir.Shape(tensor.shape), type=ir.TensorType(tensor.dtype), const_value=tensor)
     model.graph.register_initializer(value)
-    reader.replace_input_with(index, value)
+    return value
 
 
 def _read_once(value: ir.Value) -> bool:

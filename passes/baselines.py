@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..frontend.linears import sharing
 from ..isa.errors import FlexcError, UsageError
 from .blocks import blocks_of
 from .outliers import published_statistics, wanda_metric
@@ -40,25 +41,25 @@ def uniform(_model: ir.Model, linears: Sequence[Linear], request: Request) -> Ch
     sparsity, m = request.sparsity or 0.0, max(request.m_set)
     check_reachable(linears, sparsity, m)
     low = max(1, int(np.floor(m * (1 - sparsity) + 1e-9)))
-    kept, wanted, got = [], 0.0, 0
-    for linear in linears:
-        wanted += sparsity * linear.n * linear.k
-        kept.append(low + 1 if low < m and got + zeros(linear, NM(low + 1, m)) >= wanted else low)
-        got += zeros(linear, NM(kept[-1], m))
-    return Choice(
-        {linear.name: NM(n, m) for linear, n in zip(linears, _down_to(linears, kept, m, wanted), strict=True)}
-    )
+    units, kept, wanted, got = sharing(linears), list[int](), 0.0, 0
+    for unit in units:
+        wanted += sparsity * sum(linear.n * linear.k for linear in unit)
+        kept.append(low + 1 if low < m and got + _zeros_of([unit], [low + 1], m) >= wanted else low)
+        got += _zeros_of([unit], kept[-1:], m)
+    kept = _down_to(units, kept, m, wanted)
+    patterns = {linear.name: NM(n, m) for unit, n in zip(units, kept, strict=True) for linear in unit}
+    return Choice({linear.name: patterns[linear.name] for linear in linears})
 
 
-def _down_to(linears: Sequence[Linear], kept: Sequence[int], m: int, wanted: float) -> list[int]:
-    """Keep fewer, the densest and last linears first, until so many weights are zero: short last blocks lose less."""
+def _down_to(units: Sequence[Sequence[Linear]], kept: Sequence[int], m: int, wanted: float) -> list[int]:
+    """Keep fewer, the densest and last first, until so many weights are zero: short last blocks lose less."""
     kept = list(kept)
-    removed = _zeros_of([[linear] for linear in linears], kept, m)
+    removed = _zeros_of(units, kept, m)
     while removed < wanted:
         place = max(range(len(kept)), key=lambda index: (kept[index], index))
-        removed -= zeros(linears[place], NM(kept[place], m))
+        removed -= _zeros_of([units[place]], [kept[place]], m)
         kept[place] -= 1
-        removed += zeros(linears[place], NM(kept[place], m))
+        removed += _zeros_of([units[place]], [kept[place]], m)
     return kept
 
 
@@ -103,10 +104,18 @@ def owl_densities(
 
 
 def _units(linears: Sequence[Linear]) -> list[list[Linear]]:
-    """Return the blocks, and each linear outside them by itself."""
+    """Return the blocks, and each linear outside them by itself; what shares a weight is one."""
     blocks = blocks_of(linears)
+    units: list[list[Linear]] = []
     inside = {linear.name for block in blocks for linear in block}
-    return [*blocks, *([linear] for linear in linears if linear.name not in inside)]
+    groups = {linear.name: group for group in sharing(linears) for linear in group}
+    for unit in [*blocks, *([linear] for linear in linears if linear.name not in inside)]:
+        whole = {each.name: each for linear in unit for each in groups[linear.name]}
+        for other in [other for other in units if not whole.keys().isdisjoint(each.name for each in other)]:
+            units.remove(other)
+            whole = {each.name: each for each in other} | whole
+        units.append(list(whole.values()))
+    return units
 
 
 def _zeros_of(units: Sequence[Sequence[Linear]], kept: Sequence[int], m: int) -> int:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..frontend.edit import shape_of
-from ..frontend.linears import Linear, find_linears
+from ..frontend.linears import find_linears, sharing
 from ..isa.errors import FlexcError
 from .feeds import Feeds, InputSpec
 from .methods import SAMPLES
@@ -56,24 +56,22 @@ def calibrate(
     """
     probe = model.clone()
     wanted = [linear for linear in find_linears(probe) if linears is None or linear.name in linears]
+    groups = [[linear.name for linear in group] for group in sharing(wanted)]
     taps = tap_linears(probe, wanted)
     chosen = feeds.first(samples)
     if not taps:
         return Statistics(len(chosen), {})
     sums = _run(probe, taps, chosen)
     by_linear = {tap.linear: tap.lower(sums[tap.output]) for tap in taps}
-    return Statistics(len(chosen), _with_shared_weights(by_linear, wanted))
+    return Statistics(len(chosen), _with_shared_weights(by_linear, groups))
 
 
 def _with_shared_weights(
-    sums: dict[str, NDArray[np.float64]], linears: Sequence[Linear]
+    sums: dict[str, NDArray[np.float64]], groups: Sequence[Sequence[str]]
 ) -> dict[str, NDArray[np.float64]]:
     """Give linears that share a weight, as the turns of an unrolled recurrence do, the sums of all of them."""
-    sharing: dict[ir.Value, list[str]] = {}
-    for linear in linears:
-        if linear.name in sums:
-            sharing.setdefault(linear.weight, []).append(linear.name)
-    for names in sharing.values():
+    for group in groups:
+        names = [name for name in group if name in sums]
         if len({sums[name].shape for name in names}) == 1:
             total = np.sum([sums[name] for name in names], axis=0) if len(names) > 1 else sums[names[0]]
             sums.update(dict.fromkeys(names, total))

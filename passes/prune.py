@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from ..frontend.linears import Linear, find_linears, replace_weight
+from ..frontend.linears import Linear, find_linears, replace_weight, share_again, sharing
 from ..isa.errors import FlexcError, UsageError, raise_all
 from .emit import PIN_NM_KEY
 from .masks import top_mask
@@ -284,7 +284,9 @@ def write_patterns(model: ir.Model, method: str, choice: Choice, request: Reques
     chosen = find_method(method)
     if chosen.write:
         request = replace(request, update=request.update or chosen.update)
+        groups = sharing(find_linears(model))
         chosen.resolve(chosen.write)(model, choice.patterns, request)
+        share_again(model, groups)
     rows = []
     for linear in find_linears(model):
         given = choice.patterns.get(linear.name)

@@ -47,14 +47,23 @@ class Measurements:
         table: the matrices of each pattern.
         context: digest of all that the numbers depend on but the patterns.
         path: file to go on from and to write to, or None.
+        members: linear name -> all linears that change with it.
 
     Raises:
         FlexcError: the file holds something else, or cannot be read or written.
     """
 
-    def __init__(self, replay: Replay, table: Table, context: str, path: Path | None) -> None:
+    def __init__(
+        self,
+        replay: Replay,
+        table: Table,
+        context: str,
+        path: Path | None,
+        members: Mapping[str, Sequence[Linear]] | None = None,
+    ) -> None:
         global _known
         self._replay, self._table, self._path = replay, table, path
+        self._members = {name: [each.name for each in group] for name, group in (members or {}).items()}
         if _known[0] != context:
             _known = (context, {})
         self._values = _known[1]
@@ -65,11 +74,15 @@ class Measurements:
 
     def settle(self, assignment: Assignment) -> float:
         """Let linears have these patterns from now on; return the divergence then."""
-        self._at = {**self._at, **assignment}
+        self._at = {**self._at, **self._all(assignment)}
         return self.measure({})
+
+    def _all(self, assignment: Assignment) -> Assignment:
+        return {each: nm for name, nm in assignment.items() for each in self._members.get(name, [name])}
 
     def measure(self, changes: Assignment) -> float:
         """Return the divergence with some linears in other patterns than settled."""
+        changes = self._all(changes)
         key = _digest(sorted((name, str(nm)) for name, nm in {**self._at, **changes}.items()))
         if key not in self._values:
             behind = {name: nm for name, nm in self._at.items() if self._real.get(name) != nm}
@@ -83,7 +96,7 @@ class Measurements:
 
     def work(self, linear: str) -> int:
         """Return how many segments of the model run again when a linear changes."""
-        return self._replay.work([linear])
+        return self._replay.work(self._members.get(linear, [linear]))
 
     def _remember(self, key: str, value: float) -> None:
         self._values[key] = value

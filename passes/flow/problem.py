@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ...frontend.linears import Linear
+from ...frontend.linears import Linear, sharing
 from ..pattern import DENSE, NM
-from .budget import Budget
+from .budget import Budget, kept_weights
 from .candidates import candidates, finest
 from .knapsack import check_reachable, solve
 
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 class Problem:
     """Patterns that may be chosen for each linear, lightest first, and what each takes of the budget.
 
+    Linears that share a weight get one pattern: `linears` holds the first of them, `members` all by its name.
+
     Raises:
         FlexcError: nothing keeps to the budget (by :meth:`of`).
     """
@@ -32,6 +34,7 @@ class Problem:
     budget: Budget
     patterns: Mapping[str, tuple[NM, ...]]
     weights: Mapping[str, Floats]
+    members: Mapping[str, tuple[Linear, ...]]
 
     @classmethod
     def of(cls, linears: Sequence[Linear], budget: Budget, m_set: Sequence[int]) -> Problem:
@@ -41,9 +44,10 @@ class Problem:
             known = finest(known)
         patterns: dict[str, tuple[NM, ...]] = {}
         weights: dict[str, Floats] = {}
-        for linear in linears:
-            patterns[linear.name], weights[linear.name] = _worthwhile(linear, budget, known)
-        problem = cls(tuple(linears), budget, patterns, weights)
+        members = {group[0].name: tuple(group) for group in sharing(linears)}
+        for name, group in members.items():
+            patterns[name], weights[name] = _worthwhile(group, budget, known)
+        problem = cls(tuple(group[0] for group in members.values()), budget, patterns, weights, members)
         check_reachable(list(weights.values()), budget.limit, what=budget.name, unit=budget.unit)
         return problem
 
@@ -82,26 +86,35 @@ class Problem:
     def alike(self) -> dict[str, NM]:
         """Return the patterns within the budget with which every linear gives up about the same share."""
         costs = {
-            linear.name: np.array([linear.n * linear.k * (1 - nm.density) ** 2 for nm in self.patterns[linear.name]])
-            for linear in self.linears
+            name: np.array([_size(group) * (1 - nm.density) ** 2 for nm in self.patterns[name]])
+            for name, group in self.members.items()
         }
         return self.choose(costs)
 
     def density(self) -> float:
         """Return the share of weights kept when every linear gives up alike: about what the budget asks for."""
         chosen = self.alike()
-        kept = sum(linear.n * chosen[linear.name].kept(linear.k) for linear in self.linears)
-        return kept / sum(linear.n * linear.k for linear in self.linears)
+        kept = sum(sum(kept_weights(each, chosen[name]) for each in group) for name, group in self.members.items())
+        return kept / sum(_size(group) for group in self.members.values())
+
+    def expanded(self, chosen: Mapping[str, NM]) -> dict[str, NM]:
+        """Return the patterns of all linears, of those that share a weight, too."""
+        return {each.name: nm for name, nm in chosen.items() for each in self.members[name]}
 
 
-def _worthwhile(linear: Linear, budget: Budget, known: Sequence[NM]) -> tuple[tuple[NM, ...], Floats]:
+def _size(group: Sequence[Linear]) -> int:
+    return sum(linear.n * linear.k for linear in group)
+
+
+def _worthwhile(group: Sequence[Linear], budget: Budget, known: Sequence[NM]) -> tuple[tuple[NM, ...], Floats]:
     """Return the patterns that no other one replaces, and what they take; lightest first.
 
     A pattern is replaced by one that takes no more and may keep every set of weights that it may keep: at least its
     share of a block that is a multiple of its own; dense keeps all.
     """
-    kept = [nm for nm in known if nm.is_dense or nm.kept(linear.k) < linear.k]
-    taken = {nm: budget.weigh(linear, nm) for nm in kept}
+    k = group[0].k
+    kept = [nm for nm in known if nm.is_dense or nm.kept(k) < k]
+    taken = {nm: sum(budget.weigh(linear, nm) for linear in group) for nm in kept}
 
     def replaces(new: NM, old: NM) -> bool:
         covers = new.is_dense or (not old.is_dense and new.m >= old.m and new.density >= old.density)

@@ -89,22 +89,23 @@ def select(
     progress("preparing", 0, 1)
     table = Table(model, linears, statistics, feeds, options.update)
     context = context_of(model, linears, windows, divergence, table.kind, len(feeds))
-    measurements = Measurements(Replay(model, linears, windows, divergence), table, context, options.state)
+    replay = Replay(model, linears, windows, divergence)
+    measurements = Measurements(replay, table, context, options.state, problem.members)
     point = light_point(problem.density(), options.m_set)
     costs = measure_costs(problem, measurements, point, progress)
     # far from `point` costs do not add up, and then the same share everywhere may be better
     chosen = min((problem.choose(costs), problem.alike()), key=measurements.settle)
     rounds = ROUNDS[options.effort] if table.kind == "none" else 0
     chosen, joint = search(problem, measurements, costs, chosen, rounds, progress)
-    dense = {name: float(cost.min()) for name, cost in costs.items()}
+    added = {name: float(cost[problem.patterns[name].index(chosen[name])] - cost.min()) for name, cost in costs.items()}
     return Selection(
-        patterns=chosen,
+        patterns=problem.expanded(chosen),
         budget=budget.name,
         unit=budget.unit,
         limit=budget.limit,
         reached=problem.takes(chosen),
         metric=divergence.metric,
-        costs={name: float(costs[name][problem.patterns[name].index(nm)]) - dense[name] for name, nm in chosen.items()},
+        costs={each.name: added[name] for name, group in problem.members.items() for each in group},
         divergence=joint,
         windows=len(windows),
     )

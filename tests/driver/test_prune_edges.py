@@ -338,3 +338,28 @@ def test_channels_of_batch_normalisations_are_permuted_in_the_file(
             for path in (model, pruned)
         )
         np.testing.assert_allclose(after, before, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("words", [(), ("--method", "wanda"), ("--method", "owl"), ("--method", "magnitude")])
+@pytest.mark.parametrize("copied", [False, True])
+def test_layers_that_share_a_weight_go_on_doing_so(
+    words: tuple[str, ...], copied: bool, flexc: Call, tmp_path: Path
+) -> None:
+    """As ALBERT's layers do; where loading makes copies (of a Gemm's transposed weight), too."""
+    op, attributes = ("Gemm", {"transB": 1}) if copied else ("MatMul", {})
+    nodes, value = [], "x"
+    for layer in range(3):
+        nodes.append(helper.make_node(op, [value, "w"], [f"h{layer}"], name=f"up{layer}", **attributes))
+        nodes.append(helper.make_node("Tanh", [f"h{layer}"], [f"t{layer}"], name=f"act{layer}"))
+        value = f"t{layer}"
+    nodes.append(helper.make_node("MatMul", [value, "v"], ["y"], name="head"))
+    model = write(tmp_path, nodes, {"w": drawn(16, 16), "v": drawn(16, 8)}, [4, 16])
+    samples = () if "magnitude" in words else SAMPLES
+    report = report_of(flexc, model, "-o", tmp_path / "p.onnx", "--sparsity", "0.55", *words, *samples)
+    patterns = {row["name"]: row["nm"] for row in report["linears"]}
+    assert len({patterns[f"up{layer}"] for layer in range(3)}) == 1
+    after = onnx.load(tmp_path / "p.onnx").graph
+    assert len(after.initializer) == 2
+    assert len({node.input[1] for node in after.node if node.name.startswith("up")}) == 1
+    assert report["reached_sparsity"] >= 0.55
+    assert onnx.load(tmp_path / "p.onnx").ByteSize() < onnx.load(model).ByteSize() + 500

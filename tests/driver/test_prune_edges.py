@@ -346,10 +346,11 @@ def test_layers_that_share_a_weight_go_on_doing_so(
     words: tuple[str, ...], copied: bool, flexc: Call, tmp_path: Path
 ) -> None:
     """As ALBERT's layers do; where loading makes copies (of a Gemm's transposed weight), too."""
-    op, attributes = ("Gemm", {"transB": 1}) if copied else ("MatMul", {})
     nodes, value = [], "x"
     for layer in range(3):
-        nodes.append(helper.make_node(op, [value, "w"], [f"h{layer}"], name=f"up{layer}", **attributes))
+        turned = [helper.make_attribute("transB", 1)] if copied else []
+        nodes.append(helper.make_node("Gemm" if copied else "MatMul", [value, "w"], [f"h{layer}"], name=f"up{layer}"))
+        nodes[-1].attribute.extend(turned)
         nodes.append(helper.make_node("Tanh", [f"h{layer}"], [f"t{layer}"], name=f"act{layer}"))
         value = f"t{layer}"
     nodes.append(helper.make_node("MatMul", [value, "v"], ["y"], name="head"))

@@ -13,7 +13,7 @@ from flexc.passes.outliers import Outliers, outliers_by_name
 from flexc.passes.pattern import DENSE
 from flexc.passes.prune import PrunedLinear, open_linears
 from flexc.pruning import Pruned, stored_bits
-from flexc.tables import Facts, Part, Table, count, duration, energy, percent, size
+from flexc.tables import Facts, Part, Table, count, counted, duration, energy, percent, size
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -99,7 +99,8 @@ def _row(row: PrunedLinear, chosen: bool, outliers: Outliers | None, cost: float
 
 def prune_parts(report: dict[str, Any]) -> list[Part]:
     """Return a report as facts and a table."""
-    return [Facts(_facts(report)), _linears(report["linears"]), *(f"warning: {text}" for text in report["warnings"])]
+    tables = [_linears(report["linears"])] if report["linears"] else []
+    return [Facts(_facts(report)), *tables, *(f"warning: {text}" for text in report["warnings"])]
 
 
 def _facts(report: dict[str, Any]) -> list[tuple[str, str]]:
@@ -113,17 +114,19 @@ def _facts(report: dict[str, Any]) -> list[tuple[str, str]]:
         ("method", report["method"] + (f", update {report['update']}" if report["update"] else "")),
         ("sparsity", f"{wanted}{percent(report['reached_sparsity'])} reached"),
         ("patterns", patterns or "no linear"),
-        ("weights", f"{size(bits['pruned'] / 8)} of {size(bits['dense'] / 8)} stored with indices, INT8"),
+        ("weights", f"{size(bits['pruned'] / 8)} in INT8 with indices; dense {size(bits['dense'] / 8)}"),
     ]
     if report["permuted"]:
         rows.append(("order", f"{report['permuted']} classes of channels permuted"))
     if report["budget"]:
         rows.append(("budget", _budget_text(report["budget"])))
     rows.append((f"a window on {report['cost']['target']}", _cost_text(report["cost"])))
-    if report["selection"].get("divergence") is not None:
-        rows.append(("divergence", f"{report['selection']['divergence']:.4g} ({report['selection']['metric']})"))
+    selection = report["selection"]
+    if selection.get("divergence") is not None:
+        on = counted(selection["cost_windows"], "calibration window")
+        rows.append(("divergence", f"{selection['divergence']:.4g} ({selection['metric']}) on {on}"))
     took = ", ".join(f"{name} {seconds:.1f}" for name, seconds in report["stages_s"].items() if seconds >= 0.05)
-    rows.append(("took", f"{sum(report['stages_s'].values()):.1f} s ({took})"))
+    rows.append(("took", f"{sum(report['stages_s'].values()):.1f} s" + (f" ({took})" if took else "")))
     return rows
 
 
@@ -156,4 +159,5 @@ def _linears(rows: list[dict[str, Any]]) -> Table:
         )
         for row in rows
     ]
-    return Table("Linears", columns, cells)
+    shown = [place for place in range(len(columns)) if any(row[place] for row in cells)]
+    return Table("Linears", [columns[place] for place in shown], [[row[place] for place in shown] for row in cells])

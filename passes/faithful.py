@@ -143,7 +143,7 @@ def select_patterns(_model: ir.Model, linears: Sequence[Linear], request: Reques
     blocks, sparsity = blocks_of(linears), request.sparsity or 0.0
     if len(blocks) < 3:
         raise FlexcError(
-            f"the published method leaves the first and the last block dense, and this model has {len(blocks)}",
+            f"the published method leaves the first and the last of a model's blocks dense: {len(blocks)} are too few",
             remedy="choose --method flow",
         )
     found = [

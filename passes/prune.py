@@ -129,6 +129,12 @@ class PrunedLinear:
         return self.n * self.nm.kept(self.k)
 
 
+def _zeros_of(linears: Sequence[PrunedLinear]) -> float:
+    """Share of zeros over linears, 0 of none."""
+    weights = sum(linear.weights for linear in linears)
+    return 1 - sum(linear.nonzero for linear in linears) / weights if weights else 0.0
+
+
 @dataclass(frozen=True)
 class PruneReport:
     """What pruning did, a row for each linear in graph order."""
@@ -146,7 +152,7 @@ class PruneReport:
     @property
     def reached(self) -> float:
         """Share of zeros over all linears."""
-        return 1 - sum(linear.nonzero for linear in self.linears) / max(1, self.weights)
+        return _zeros_of(self.linears)
 
     @property
     def open(self) -> tuple[PrunedLinear, ...]:
@@ -156,7 +162,7 @@ class PruneReport:
     @property
     def reached_of_open(self) -> float:
         """Share of zeros over the linears that were open to pruning."""
-        return 1 - sum(linear.nonzero for linear in self.open) / max(1, sum(linear.weights for linear in self.open))
+        return _zeros_of(self.open)
 
     @property
     def requested(self) -> float | None:

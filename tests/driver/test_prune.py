@@ -398,4 +398,4 @@ def test_flow_counts_only_what_is_open(flexc: Call, tmp_path: Path) -> None:
 def test_the_published_method_needs_blocks(flexc: Call, tmp_path: Path) -> None:
     done = flexc("prune", DECODER, "-o", tmp_path / "p.onnx", "--method", "faithful", "--sparsity", "0.5")
     assert done.code == 1
-    assert "leaves the first and the last block dense" in done.err
+    assert "leaves the first and the last of a model's blocks dense: 2 are too few" in done.err

@@ -364,3 +364,21 @@ def test_layers_that_share_a_weight_go_on_doing_so(
     assert len({node.input[1] for node in after.node if node.name.startswith("up")}) == 1
     assert report["reached_sparsity"] >= 0.55
     assert onnx.load(tmp_path / "p.onnx").ByteSize() < onnx.load(model).ByteSize() + 500
+
+
+def test_a_model_without_linears_may_be_left_as_it_is(flexc: Call, tmp_path: Path) -> None:
+    model = write(tmp_path, [helper.make_node("Relu", ["x"], ["y"], name="relu")], {}, [2, 3])
+    done = flexc("prune", model, "-o", tmp_path / "p.onnx", "--method", "none")
+    assert done.code == 0
+    assert "0.0 % reached" in done.out
+    assert "Linears" not in done.out
+
+
+def test_only_columns_that_say_something_are_shown(flexc: Call, tmp_path: Path) -> None:
+    model = two_linears(tmp_path, drawn(16, 24), drawn(24, 8))
+    done = flexc("prune", model, "-o", tmp_path / "p.onnx", "--method", "magnitude", "--nm", "2:4")
+    assert "clustering" in done.out
+    assert "divergence" not in done.out
+    done = flexc("prune", model, "-o", tmp_path / "p.onnx", "--sparsity", "0.5", *SAMPLES)
+    assert done.out.count("divergence") == 2
+    assert "(output) on 3 calibration windows" in done.out

@@ -69,11 +69,15 @@ class RowKernel:
         #: Operands that are in the buffer already, and those that must be brought.
         self.given = [each for each in read if each.view.storage.space == "buf"]
         self.loads = [each for each in read if each not in self.given]
-        self.pure = is_elementwise(kernel.nodes, kernel.forms)
+        self.pure = self._cut_anywhere()
         #: Operands that are columns of another one: they lie in the buffer with that.
         self.within = {} if self.pure else within(self.loads)
         self.loads = [each for each in self.loads if each not in self.within]
         self.stores = self._plan_outputs(context)
+
+    def _cut_anywhere(self) -> bool:
+        """Return whether columns may be cut, too."""
+        return is_elementwise(self.kernel.nodes, self.forms)
 
     def _find_roots(self) -> dict[ir.Value, ir.Value]:
         """Map each value to the one whose rows it shares: views inside a kernel cost nothing."""

@@ -73,6 +73,9 @@ class TailKernel(RowKernel):
         self.layout = self._layout()
         self.branches = len(results) if self.tail.whole else self._branches()
 
+    def _cut_anywhere(self) -> bool:
+        return not self.tail.whole
+
     def _check(self, condition: bool) -> None:
         if not condition:
             raise Unfusable(self.head)

@@ -266,10 +266,9 @@ class _Partition:
     def _row_size(self, nodes: list[ir.Node], forms: dict[ir.Value, Form]) -> int:
         """Estimate the bytes that a row of all that these nodes read and make takes; elementwise ones may cut rows.
 
-        What comes and goes has two slots, a constant that all rows share has one. What comes after a view is mostly the
-        quantisation of whole rows: it shall not be torn because its first node is elementwise.
+        What comes and goes has two slots, a constant that all rows share has one.
         """
-        if is_elementwise(nodes, forms) and all(OPERATORS[node.op_type].kind != "view" for node in nodes):
+        if is_elementwise(nodes, forms):
             return 0
         read = {value: row_length(node, value) for node in nodes for value in node.inputs if value is not None}
         external = sum(

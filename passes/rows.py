@@ -84,14 +84,15 @@ def row_length(node: ir.Node, value: ir.Value) -> int:
     return shape[-1] if shape else 1
 
 
-def is_elementwise(nodes: Iterable[ir.Node], forms: Mapping[ir.Value, Form]) -> bool:
+def is_elementwise(nodes: Iterable[ir.Node], forms: Mapping[ir.Value, Form], *, views: bool = False) -> bool:
     """Return whether every element of what these nodes make can be worked on by itself: rows may be cut anywhere.
 
-    Views inside a row kernel leave every element where it is.
+    With ``views`` they may be among the nodes: inside a row kernel they leave every element where it is.
     """
     found = set(forms.values())
     one = len(found) == 1 and not next(iter(found)).bare and next(iter(found)).cols > 1
-    return one and all(OPERATORS[node.op_type].kind in ("row", "view") or _one_scale(node) for node in nodes)
+    kinds = ("row", "view") if views else ("row",)
+    return one and all(OPERATORS[node.op_type].kind in kinds or _one_scale(node) for node in nodes)
 
 
 def _one_scale(node: ir.Node) -> bool:

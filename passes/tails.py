@@ -166,7 +166,7 @@ class Tails:
         for count in range(1, len(followers) + 1):
             chosen = followers[:count]
             forms = _forms(chosen, row)
-            if forms is None or (not whole and not is_elementwise(chosen, forms)):
+            if forms is None or (not whole and not is_elementwise(chosen, forms, views=True)):
                 return
             inside = {*chosen, *nodes}
             if any(leaves(value, inside) for value in known):
@@ -211,7 +211,7 @@ def _rest(row: Kernel, left: Sequence[ir.Node]) -> Kernel | None:
 
 def _pure(kernel: Kernel) -> bool:
     tail = kernel.tail
-    return tail is not None and is_elementwise(tail.nodes, tail.forms)
+    return tail is not None and is_elementwise(tail.nodes, tail.forms, views=True)
 
 
 def _best(splits: Iterable[Split]) -> Split | None:

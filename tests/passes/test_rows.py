@@ -113,4 +113,5 @@ def test_a_view_that_leaves_the_rows_may_stand_in_a_chain() -> None:
         assert form is not None
         forms[node.outputs[0]] = form
     assert [node.op_type for node in nodes] == ["Neg", "Reshape", "Abs"]
-    assert is_elementwise(nodes, forms)
+    assert is_elementwise(nodes, forms, views=True)
+    assert not is_elementwise(nodes, forms), "what follows a view is mostly work on whole rows, which cannot be cut"

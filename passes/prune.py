@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 NM_KEY = "flexc.nm"
 """Metadata key of a linear's node that holds its pattern: ``4:8`` or ``dense``."""
 
+_ALL_PINNED = "every linear that could be pruned is pinned: the method chose nothing"
+
 _CHUNK = 1 << 22
 """Weights scored and masked in one go."""
 
@@ -244,7 +246,7 @@ def choose_patterns(model: ir.Model, method: str, request: Request) -> Choice:
     if request.patterns is not None and chosen.write:
         return Choice({linear.name: request.patterns.get(linear.name, DENSE) for linear in linears})
     if not linears and any(PIN_NM_KEY in linear.node.metadata_props for linear in find_linears(model)):
-        return Choice({})
+        return Choice({}, warnings=(_ALL_PINNED,) if chosen.amounts else ())
     if chosen.amounts:
         check_any_open(model, linears)
     found: Choice = chosen.resolve(chosen.select)(model, linears, request)

@@ -382,3 +382,10 @@ def test_only_columns_that_say_something_are_shown(flexc: Call, tmp_path: Path) 
     done = flexc("prune", model, "-o", tmp_path / "p.onnx", "--sparsity", "0.5", *SAMPLES)
     assert done.out.count("divergence") == 2
     assert "(output) on 3 calibration windows" in done.out
+
+
+def test_pins_that_leave_nothing_to_choose_are_said(flexc: Call, tmp_path: Path) -> None:
+    model = two_linears(tmp_path, drawn(16, 24), drawn(24, 8))
+    words = ("--sparsity", "0.5", "--pin", "first=dense", "--pin", "second=2:4", *SAMPLES)
+    report = report_of(flexc, model, "-o", tmp_path / "p.onnx", *words)
+    assert "every linear that could be pruned is pinned: the method chose nothing" in report["warnings"]

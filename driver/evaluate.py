@@ -18,8 +18,7 @@ from flexc.inputs import Windows
 from flexc.isa.errors import FlexcError, UsageError
 from flexc.isa.machine import Machine
 from flexc.isa.program import Program
-from flexc.passes.processors import usable_processors
-from flexc.passes.session import Session, first_line
+from flexc.passes.session import Session, first_line, open_session
 from flexc.scores import Score, Task
 from flexc.signature import read_signature
 
@@ -98,15 +97,10 @@ def file_session(path: str) -> Callable[[Arrays], Arrays]:
     Raises:
         FlexcError: onnxruntime refuses it.
     """
-    import onnxruntime as ort
-
-    options = ort.SessionOptions()
-    options.log_severity_level = 4  # what fails comes as an exception
-    options.intra_op_num_threads = usable_processors()
     try:
-        session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    except Exception as error:
-        raise FlexcError(f"onnxruntime cannot open it: {first_line(error)}", where=path) from error
+        session = open_session(path, optimise=True)
+    except FlexcError as error:
+        raise FlexcError(error.message, where=path) from error
     names = [each.name for each in session.get_outputs()]
 
     def run(feed: Arrays) -> Arrays:

@@ -56,14 +56,14 @@ class Session:
             raise FlexcError(f"onnxruntime cannot run the graph: {first_line(error)}") from error
 
 
-def open_session(source: str | bytes) -> Any:
-    """Open a model file, or a serialised model, exactly as it is: no node fused or moved.
+def open_session(source: str | bytes, *, optimise: bool = False) -> Any:
+    """Open a model file, or a serialised model, exactly as it is: no node fused or moved unless it shall `optimise`.
 
     Raises:
         FlexcError: onnxruntime refuses it.
     """
     try:
-        return _open(source, {}, 0, optimise=False)
+        return _open(source, {}, 0, optimise=optimise)
     except Exception as error:
         raise FlexcError(f"onnxruntime cannot open it: {first_line(error)}") from error
 

@@ -23,6 +23,7 @@ from statistics import fmean
 from typing import Any
 
 from flexc.budget_words import parse_budget
+from flexc.budgets import stored_bits
 from flexc.compiler import machine_of
 from flexc.evaluate import Shapes, contenders_of, evaluate
 from flexc.inputs import windows_of
@@ -34,7 +35,7 @@ from flexc.passes.prune import open_linears
 from flexc.prune_options import PruneOptions, parse_m_set
 from flexc.prune_report import cost_of
 from flexc.pruned_file import Opened, open_model, save_pruned
-from flexc.pruning import prune_model, stored_bits
+from flexc.pruning import prune_model
 from flexc.scores import task_of
 from flexc.stages import Stages
 

@@ -1,12 +1,9 @@
-"""What linears cost on a machine in every pattern: the linear alone, lowered and timed as the whole program would be.
-
-Kernels run one after another, a barrier between them, so the cost of a linear is the same alone as among others, and
-what a program costs is a sum. What other kernels take is found from the timed program.
-"""
+"""What a model and its linears cost on a machine in every pattern: programs lowered and timed, whatever the weights."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,12 +11,9 @@ import onnx_ir as ir
 
 from flexc.backend.lower import lower
 from flexc.emulation import Cost
-from flexc.frontend.edit import shape_of
 from flexc.frontend.linears import Linear, find_linears, replace_weight
-from flexc.isa.errors import FlexcError
-from flexc.layers import products, products_of
-from flexc.passes.emit import pin_of
-from flexc.passes.pattern import NM
+from flexc.passes.emit import LINEAR_KEY, ROLE_KEY, pin_of
+from flexc.passes.pattern import DENSE, NM
 from flexc.passes.product_cost import place_products
 from flexc.passes.prune import NM_KEY
 from flexc.passes.quantise import quantise
@@ -46,13 +40,18 @@ def time_patterns(model: ir.Model, patterns: Mapping[str, NM], machine: Machine,
     Raises:
         FlexcError: the machine cannot run it.
     """
+    return Cost.of(lower(quantise_for(_with_patterns(model, patterns), machine, attention), machine))
+
+
+def _with_patterns(model: ir.Model, patterns: Mapping[str, NM]) -> ir.Model:
+    """Return a copy of the model whose linears have these patterns, and weights that are just that."""
     trial = model.clone()
     for linear in find_linears(trial):
         nm = patterns.get(linear.name)
         if nm is not None:
             linear.node.metadata_props[NM_KEY] = str(nm)
             replace_weight(trial, linear, _just(nm, linear))
-    return Cost.of(lower(quantise_for(trial, machine, attention), machine))
+    return trial
 
 
 def _just(nm: NM, linear: Linear) -> np.ndarray[tuple[int, int], np.dtype[np.float32]]:
@@ -61,54 +60,62 @@ def _just(nm: NM, linear: Linear) -> np.ndarray[tuple[int, int], np.dtype[np.flo
     return np.broadcast_to(row, (linear.n, linear.k))
 
 
-class LinearCosts:
-    """Cycles and picojoules of linears in patterns, each distinct shape and pattern measured once."""
+class PatternCosts:
+    """Cycles and picojoules of a model's linears in patterns, as programs that have one pattern throughout show them.
 
-    def __init__(self, machine: Machine) -> None:
-        self._machine = machine
-        self._known: dict[tuple[object, ...], tuple[float, float]] = {}
+    A linear alone would not do: what is fused with it, and what is brought in ahead while it runs, is decided among its
+    neighbours. What an op takes is its linear's, and so are the ops after it up to the next linear's, so that all that
+    linears take, and what comes before the first, add up to the program.
+    """
+
+    def __init__(self, model: ir.Model, linears: Sequence[Linear], machine: Machine, attention: str = "auto") -> None:
+        self._model, self._machine, self._attention = model, machine, attention
+        self._linears = linears
+        self._known: dict[NM, dict[str, _Taken]] = {}
 
     def cycles(self, linear: Linear, nm: NM) -> float:
-        """Cycles of a window."""
-        return self._measured(linear, nm)[0]
+        """Cycles of a window.
+
+        Raises:
+            FlexcError: the machine cannot run the program.
+        """
+        return self._of(nm)[linear.name].cycles
 
     def energy(self, linear: Linear, nm: NM) -> float:
-        """Picojoules of a window."""
-        return self._measured(linear, nm)[1]
+        """Picojoules of a window.
 
-    def _measured(self, linear: Linear, nm: NM) -> tuple[float, float]:
-        source = linear.node.inputs[0]
-        assert source is not None, "a linear has an input"
-        attributes = tuple(sorted(str(attribute) for attribute in linear.node.attributes.values()))
-        key = (linear.node.op_type, shape_of(source), shape_of(linear.weight), attributes, nm)
-        if key not in self._known:
-            self._known[key] = self._measure(linear, nm)
-        return self._known[key]
+        Raises:
+            FlexcError: the machine cannot run the program.
+        """
+        return self._of(nm)[linear.name].energy_pj
 
-    def _measure(self, linear: Linear, nm: NM) -> tuple[float, float]:
-        graph = quantise(alone(linear, nm))
-        try:
-            program = lower(graph, self._machine)
-        except FlexcError:
-            return 0.0, 0.0  # it does not fit the machine, and nor would the program: lowering that says so
-        cost, nodes = Cost.of(program), products(graph)
-        layers = [layer for op, layer in zip(program.debug.ops, cost.layers, strict=True) if products_of(op, nodes)]
-        return float(sum(layer.cycles for layer in layers)), sum(layer.energy_pj for layer in layers)
+    def _of(self, nm: NM) -> dict[str, _Taken]:
+        if nm not in self._known:
+            self._known[nm] = self._measure(nm)
+        return self._known[nm]
+
+    def _measure(self, nm: NM) -> dict[str, _Taken]:
+        patterns = {linear.name: nm if nm.kept(linear.k) < linear.k else DENSE for linear in self._linears}
+        graph = quantise_for(_with_patterns(self._model, patterns), self._machine, self._attention)
+        cost = Cost.of(lower(graph, self._machine))
+        found = {name: _Taken() for name in patterns}
+        owners = {
+            str(node.name): node.metadata_props[LINEAR_KEY] for node in graph.graph.all_nodes() if _multiplies(node)
+        }
+        taking: list[_Taken] = []
+        for op, layer in zip(cost.program.debug.ops, cost.layers, strict=True):
+            taking = [found[owners[name]] for name in op.nodes if owners.get(name) in found] or taking
+            for each in taking:
+                each.cycles += layer.cycles / len(taking)
+                each.energy_pj += layer.energy_pj / len(taking)
+        return found
 
 
-def alone(linear: Linear, nm: NM) -> ir.Model:
-    """Return a model of one linear by itself, its weight filled so that it has just the pattern."""
-    node, source = linear.node, linear.node.inputs[0]
-    assert source is not None, "a linear has an input"
-    tensor = ir.Tensor(linear.to_weight(_just(nm, linear)), name="weight")
-    weight = ir.Value(name="weight", shape=ir.Shape(tensor.shape), type=ir.TensorType(tensor.dtype), const_value=tensor)
-    entry = ir.Value(name="x", shape=source.shape, type=source.type)
-    copy = ir.Node("", node.op_type, [entry, weight], node.attributes.values(), name="linear")
-    copy.outputs[0].name = "y"
-    copy.outputs[0].shape, copy.outputs[0].type = node.outputs[0].shape, node.outputs[0].type
-    copy.metadata_props[NM_KEY] = str(nm)
-    version = linear.node.graph.opset_imports.get("", 21) if linear.node.graph is not None else 21
-    graph = ir.Graph(
-        [entry], copy.outputs, nodes=[copy], initializers=[weight], opset_imports={"": version}, name="alone"
-    )
-    return ir.Model(graph, ir_version=10)
+@dataclass
+class _Taken:
+    cycles: float = 0.0
+    energy_pj: float = 0.0
+
+
+def _multiplies(node: ir.Node) -> bool:
+    return node.metadata_props.get(ROLE_KEY) == "multiply" and LINEAR_KEY in node.metadata_props

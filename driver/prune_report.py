@@ -6,13 +6,14 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from flexc.budgets import stored_bits
 from flexc.emulation import Cost
 from flexc.hardware import time_patterns
 from flexc.isa.errors import FlexcError
 from flexc.passes.outliers import Outliers, outliers_by_name
 from flexc.passes.pattern import DENSE
 from flexc.passes.prune import PrunedLinear, open_linears
-from flexc.pruning import Pruned, stored_bits
+from flexc.pruning import Pruned
 from flexc.tables import Facts, Part, Table, count, counted, duration, energy, percent, size
 
 if TYPE_CHECKING:

@@ -8,17 +8,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from flexc.budget_words import Amount
-from flexc.hardware import LinearCosts, time_patterns
+from flexc.budgets import within
 from flexc.isa.errors import FlexcError
 from flexc.passes.calibrate import Statistics, calibrate, input_specs
 from flexc.passes.feeds import Feeds, random_feeds, windows
-from flexc.passes.flow.budget import Budget
 from flexc.passes.methods import Method, find_method
 from flexc.passes.pattern import DENSE, NM
 from flexc.passes.pattern import Cost as RowCost
 from flexc.passes.prune import (
-    Choice,
     PruneReport,
     Request,
     check_any_open,
@@ -38,11 +35,7 @@ from flexc.tables import counted
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-    from flexc.frontend.linears import Linear
     from flexc.isa.machine import Machine
-
-_TRIES = 6
-"""How often a limit is tightened until the timed program keeps to the budget."""
 
 
 @dataclass(frozen=True)
@@ -100,7 +93,7 @@ def prune_model(
         if options.budget is None:
             choice = choose_patterns(model, method.name, request)
         else:
-            choice, spent = _within(model, method, request, _Meter(options.budget, machine, attention))
+            choice, spent = within(model, method, request, options.budget, machine, attention)
     with stages.stage("prune"):
         report = write_patterns(model, method.name, choice, request)
     return Pruned(report, feeds, statistics, spent, (*warnings, *choice.warnings), permuted)
@@ -210,75 +203,3 @@ def pattern_cost(machine: Machine) -> RowCost:
         return float(tiles * machine.cycles_per_vector(n, m)), float(nm.kept(k) * (8 + machine.index_bits(m)))
 
     return cost
-
-
-class _Meter:
-    """What a program takes of one quantity, by linear and in all."""
-
-    def __init__(self, amount: Amount, machine: Machine, attention: str) -> None:
-        self.amount, self.quantity = amount, amount.quantity
-        self._machine, self._attention = machine, attention
-        self._costs = LinearCosts(machine)
-
-    def linear(self, linear: Linear, nm: NM) -> float:
-        """Return what a linear takes in a pattern."""
-        if self.quantity == "bits":
-            return stored_bits(linear, nm)
-        return self._costs.cycles(linear, nm) if self.quantity == "cycles" else self._costs.energy(linear, nm)
-
-    def program(self, model: ir.Model, linears: list[Linear], patterns: Mapping[str, NM]) -> float:
-        """Return what the whole program takes with these patterns; of bits, those of the weights."""
-        if self.quantity == "bits":
-            return sum(stored_bits(linear, patterns[linear.name]) for linear in linears)
-        cost = time_patterns(model, patterns, self._machine, self._attention)
-        return float(cost.cycles) if self.quantity == "cycles" else cost.energy.total_pj
-
-
-def stored_bits(linear: Linear, nm: NM) -> float:
-    """Return the bits that a linear's INT8 weights and their in-block indices take."""
-    kept = DENSE if nm.is_dense else nm
-    return float(linear.n * kept.kept(linear.k) * (8 + kept.index_bits))
-
-
-def _within(model: ir.Model, method: Method, request: Request, meter: _Meter) -> tuple[Choice, dict[str, Any]]:
-    """Choose patterns whose timed program keeps to a budget; the limit is tightened where the estimate was too low.
-
-    Raises:
-        FlexcError: not even the least of every linear does; the message names the nearest that can be reached.
-    """
-    linears = open_linears(model, include_tied=request.include_tied)
-    check_any_open(model, linears)
-    amount = meter.amount
-    total = meter.program(model, linears, {linear.name: DENSE for linear in linears})
-    offset = total - sum(meter.linear(linear, DENSE) for linear in linears)
-    limit = amount.of(total)
-    allowed = limit - offset
-    for _ in range(_TRIES):
-        budget = Budget(amount.quantity, allowed, meter.linear, amount.unit)
-        _check_least(linears, budget, request.m_set, offset, limit, total)
-        choice = choose_patterns(model, method.name, replace(request, budget=budget))
-        estimate = offset + sum(meter.linear(linear, choice.patterns[linear.name]) for linear in linears)
-        real = meter.program(model, linears, choice.patterns)
-        if real <= limit:
-            spent = {"quantity": amount.quantity, "unit": amount.unit, "limit": limit, "estimate": estimate}
-            return choice, spent | {"measured": real, "dense": total, "not_linear": offset}
-        allowed -= 1.05 * (real - limit)
-    raise FlexcError(
-        f"the timed program takes {real:.6g} {amount.unit}, the budget is {limit:.6g}",
-        remedy=f"ask for {amount.quantity}={real:.0f} or more",
-    )
-
-
-def _check_least(
-    linears: list[Linear], budget: Budget, m_set: tuple[int, ...], offset: float, limit: float, total: float
-) -> None:
-    """Refuse a budget below the least that any patterns take."""
-    patterns = [DENSE, *(NM(n, m) for m in m_set for n in range(1, m))]
-    least = sum(min(budget.weigh(linear, nm) for nm in patterns) for linear in linears)
-    if least > budget.limit:
-        reached = least + offset
-        raise FlexcError(
-            f"a budget of {limit:.6g} {budget.unit} cannot be kept: the linears take {least:.6g} at least, "
-            f"everything else {offset:.6g}",
-            remedy=f"the nearest that can be reached is {budget.name}={reached:.0f}, x{reached / total:.4f} of dense",
-        )

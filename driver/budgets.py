@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from flexc.budget_words import Amount
@@ -54,9 +55,9 @@ class Meter:
         """Return the sum of what all linears take."""
         return sum(self.linear(linear, patterns[linear.name]) for linear in self._linears)
 
-    def least(self, patterns: Sequence[NM]) -> float:
-        """Return the sum of the least that each linear takes."""
-        return sum(min(self.linear(linear, nm) for nm in patterns) for linear in self._linears)
+    def lightest(self, patterns: Sequence[NM]) -> dict[str, NM]:
+        """Return for each linear the pattern in which it takes least."""
+        return {each.name: min(patterns, key=partial(self.linear, each)) for each in self._linears}
 
     def program(self, patterns: Mapping[str, NM]) -> float:
         """Return what the whole program takes with these patterns; of bits, those of the weights."""
@@ -102,23 +103,24 @@ def within(
     total = meter.program(dense)
     limit = amount.of(total)
     meter.measure(known, request.progress)
-    offset, least = total - meter.sum(dense), meter.least(known)
-    _check_least(least, offset, limit, total, amount)
+    lightest = meter.lightest(known)
+    _check_reachable(meter.program(lightest), limit, total, amount)
+    offset, least = total - meter.sum(dense), meter.sum(lightest)
     best: _Found | None = None
-    allowed, too_much, real = limit - offset, math.inf, total
+    allowed, too_much, real = max(least, limit - offset), math.inf, total
     for _ in range(_TRIES):
         budget = Budget(amount.quantity, allowed, meter.linear, amount.unit)
         choice = choose_patterns(model, method.name, replace(request, budget=budget))
         estimate, real = meter.sum(choice.patterns), meter.program(choice.patterns)
-        unused = (limit - real) - (allowed - estimate)
         if real > limit:
             too_much = min(too_much, allowed)
-            allowed -= 1.05 * (real - limit)
-        else:
-            found = _Found(choice, estimate + offset, real)
-            best = found if best is None else min(best, found, key=lambda each: each.rank)
-            allowed += unused
-        if (best and unused <= _ERROR * (total - limit)) or not least <= allowed < too_much:
+            allowed = max(least, allowed - 1.05 * (real - limit))
+            continue
+        found = _Found(choice, estimate + offset, real)
+        best = found if best is None else min(best, found, key=lambda each: each.rank)
+        unused = (limit - real) - (allowed - estimate)
+        allowed += unused
+        if unused <= _ERROR * (total - limit) or allowed >= too_much:
             break
     if best is None:
         raise FlexcError(
@@ -129,13 +131,11 @@ def within(
     return best.choice, spent | {"estimate": best.estimate, "measured": best.real}
 
 
-def _check_least(least: float, offset: float, limit: float, total: float, amount: Amount) -> None:
-    """Refuse a budget below the least that any patterns take."""
-    if least + offset > limit:
-        reached = least + offset
-        nearest = f"{amount.quantity}={reached:.0f}, x{reached / total:.4f} of dense"
+def _check_reachable(least: float, limit: float, total: float, amount: Amount) -> None:
+    """Refuse a budget that even the lightest patterns exceed."""
+    if least > limit:
         raise FlexcError(
-            f"a budget of {limit:.6g} {amount.unit} cannot be kept: the linears take {least:.6g} at least, "
-            f"everything else {offset:.6g}",
-            remedy=f"the nearest that can be reached is {nearest}",
+            f"a budget of {limit:.6g} {amount.unit} cannot be kept: with every linear in the pattern that takes least, "
+            f"the program takes {least:.6g}",
+            remedy=f"the nearest that can be reached is {amount.quantity}={least:.0f}, x{least / total:.4f} of dense",
         )

@@ -16,7 +16,7 @@ from flexc.passes.flow.candidates import candidates
 from flexc.passes.flow.options import Progress
 from flexc.passes.methods import Method
 from flexc.passes.pattern import DENSE, NM
-from flexc.passes.prune import Choice, Request, choose_patterns, open_linears
+from flexc.passes.prune import Choice, Request, check_any_open, choose_patterns, open_linears
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -29,6 +29,9 @@ _TRIES = 6
 
 _ERROR = 0.02
 """By how much an estimate may be too high: a share of what the budget saves."""
+
+
+_ONLY_LIGHTEST = "only the lightest patterns keep to the budget: accuracy had no say in them"
 
 
 class Meter:
@@ -98,13 +101,14 @@ def within(
         FlexcError: not even the least of every linear keeps to it; the message names the nearest that can be reached.
     """
     linears, known = open_linears(model, include_tied=request.include_tied), candidates(request.m_set)
+    check_any_open(model, linears)
     meter = Meter(model, linears, amount.quantity, machine, attention)
     dense = {linear.name: DENSE for linear in linears}
     total = meter.program(dense)
     limit = amount.of(total)
     meter.measure(known, request.progress)
-    lightest = meter.lightest(known)
-    _check_reachable(meter.program(lightest), limit, total, amount)
+    lightest, reached = _reach(meter, known, limit)
+    _check_reachable(reached, limit, total, amount)
     offset, least = total - meter.sum(dense), meter.sum(lightest)
     best: _Found | None = None
     allowed, too_much, real = max(least, limit - offset), math.inf, total
@@ -122,13 +126,23 @@ def within(
         allowed += unused
         if unused <= _ERROR * (total - limit) or allowed >= too_much:
             break
-    if best is None:
-        raise FlexcError(
-            f"the timed program takes {real:.6g} {amount.unit}, the budget is {limit:.6g}",
-            remedy=f"ask for {amount.quantity}={real:.0f} or more",
-        )
+    best = best or _Found(Choice(lightest, warnings=(_ONLY_LIGHTEST,)), least + offset, reached)
     spent = {"quantity": amount.quantity, "unit": amount.unit, "limit": limit, "dense": total, "not_linear": offset}
     return best.choice, spent | {"estimate": best.estimate, "measured": best.real}
+
+
+def _reach(meter: Meter, known: Sequence[NM], limit: float) -> tuple[dict[str, NM], float]:
+    """Return the patterns with which the program takes least, and what it takes.
+
+    Each linear in its own lightest pattern, or, where that exceeds the limit, all in one: to change patterns between
+    linears takes a few cycles, too.
+    """
+    lightest = meter.lightest(known)
+    reached = meter.program(lightest)
+    if reached <= limit:
+        return lightest, reached
+    uniform = min((dict.fromkeys(lightest, nm) for nm in known), key=meter.sum)
+    return min(((lightest, reached), (uniform, meter.program(uniform))), key=lambda each: each[1])
 
 
 def _check_reachable(least: float, limit: float, total: float, amount: Amount) -> None:

@@ -18,7 +18,6 @@ from flexc.passes.pattern import Cost as RowCost
 from flexc.passes.prune import (
     PruneReport,
     Request,
-    check_any_open,
     check_weights,
     choose_patterns,
     default_method,

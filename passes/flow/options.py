@@ -32,7 +32,7 @@ class FlowOptions:
         m_set: block lengths to choose from.
         update: what becomes of the weights that stay: left alone; SparseGPT; SparseGPT and conjugate gradients on its
             mask; masks and weights together by ADMM, the most accurate.
-        effort: ``quick``: costs one by one and the knapsack; ``full``: then a search on the joint divergence.
+        effort: how many windows costs are measured on, and how many rounds a search on the joint divergence takes.
         metric: ``kl`` of the outputs' softmax, ``output`` relative error, ``auto`` by what the output is.
         samples: calibration windows for input statistics and weight updates.
         include_tied: prune a head tied to the embedding, too.

@@ -291,7 +291,7 @@ def test_a_budget_holds_for_the_timed_program(quantity: str, flexc: Call, tmp_pa
     spent = report["budget"]
     assert report["requested_sparsity"] is None
     assert spent["measured"] <= spent["limit"] <= spent["dense"]
-    assert spent["estimate"] == pytest.approx(spent["measured"], rel=0.002)
+    assert spent["estimate"] == pytest.approx(spent["measured"], rel=0.01)
     if quantity != "bits":
         field = {"cycles": "cycles", "energy": "energy_pj"}[quantity]
         assert report["cost"]["pruned"][field] == pytest.approx(spent["measured"])

@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from flexc.budget_words import parse_budget
 from flexc.compiler import machine_of
 from flexc.frontend.linears import Linear
 from flexc.hardware import PatternCosts, time_patterns
 from flexc.passes.pattern import DENSE, NM
 from flexc.passes.prune import open_linears
-from flexc.prune_options import PruneOptions, parse_budget
+from flexc.prune_options import PruneOptions
 from flexc.pruned_file import open_model
 from flexc.pruning import Pruned, prune_model
 from flexc.stages import Stages

@@ -13,6 +13,8 @@ import onnxruntime
 import pytest
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
+from flexc.isa.errors import FlexcError
+
 from .conftest import Call
 
 Arrays = Mapping[str, "np.ndarray[Any, Any]"]
@@ -239,14 +241,15 @@ def test_a_sparsity_out_of_reach_of_every_m_says_so(flexc: Call, tmp_path: Path)
         assert done.err.endswith(remedy)
 
 
-def test_a_refused_budget_says_what_its_state_is_for(
+def test_a_refusal_after_the_measurements_says_what_their_state_is_for(
     flexc: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The timed program may take more than any estimate let expect; then measurements serve the next try."""
-    monkeypatch.setattr("flexc.pruning._TRIES", 1)
-    monkeypatch.setattr("flexc.hardware.LinearCosts.cycles", lambda _self, _linear, nm: 100 * nm.density)
+    def refuse(*_given: object) -> None:
+        raise FlexcError("not these weights")
+
+    monkeypatch.setattr("flexc.pruning.write_patterns", refuse)
     model = two_linears(tmp_path, drawn(16, 24), drawn(24, 8))
-    done = flexc("prune", model, "-o", tmp_path / "p.onnx", "--budget", "cycles=x0.999", *SAMPLES)
+    done = flexc("prune", model, "-o", tmp_path / "p.onnx", "--sparsity", "0.5", *SAMPLES)
     assert done.code == 1
     assert "p.onnx.state holds what was measured; a command that asks for another amount goes on from there" in done.err
 

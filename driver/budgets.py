@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from flexc.budget_words import Amount
+from flexc.emulation import Cost
 from flexc.hardware import PatternCosts, time_patterns
 from flexc.isa.errors import FlexcError
 from flexc.passes.flow.budget import Budget
@@ -31,7 +32,9 @@ _ERROR = 0.02
 """By how much an estimate may be too high: a share of what the budget saves."""
 
 
-_ONLY_LIGHTEST = "only the lightest patterns keep to the budget: accuracy had no say in them"
+_NO_MIXTURE = (
+    "no choice by accuracy keeps to the budget: the patterns are the densest that do throughout, or the lightest"
+)
 
 
 class Meter:
@@ -66,7 +69,14 @@ class Meter:
         """Return what the whole program takes with these patterns; of bits, those of the weights."""
         if self._quantity == "bits":
             return self.sum(patterns)
-        cost = time_patterns(self._model, patterns, self._machine, self._attention)
+        return self._of(time_patterns(self._model, patterns, self._machine, self._attention))
+
+    def throughout(self, nm: NM) -> tuple[dict[str, NM], float]:
+        """Return all linears in one pattern, and what that program takes."""
+        patterns = self._costs.throughout(nm)
+        return patterns, self.sum(patterns) if self._quantity == "bits" else self._of(self._costs.program(nm))
+
+    def _of(self, cost: Cost) -> float:
         return float(cost.cycles) if self._quantity == "cycles" else cost.energy.total_pj
 
 
@@ -77,10 +87,10 @@ def stored_bits(linear: Linear, nm: NM) -> float:
 
 
 class _Found(NamedTuple):
-    """A choice, and what the program takes with it: by the sum over linears, and timed."""
+    """A choice, what its linears take together, and what the timed program takes."""
 
     choice: Choice
-    estimate: float
+    taken: float
     real: float
 
     @property
@@ -103,46 +113,66 @@ def within(
     linears, known = open_linears(model, include_tied=request.include_tied), candidates(request.m_set)
     check_any_open(model, linears)
     meter = Meter(model, linears, amount.quantity, machine, attention)
-    dense = {linear.name: DENSE for linear in linears}
-    total = meter.program(dense)
-    limit = amount.of(total)
     meter.measure(known, request.progress)
-    lightest, reached = _reach(meter, known, limit)
+    dense, total = meter.throughout(DENSE)
+    limit = amount.of(total)
+    fallback, reached = _fallback(meter, known, limit)
     _check_reachable(reached, limit, total, amount)
-    offset, least = total - meter.sum(dense), meter.sum(lightest)
-    best: _Found | None = None
-    allowed, too_much, real = max(least, limit - offset), math.inf, total
-    for _ in range(_TRIES):
+
+    def choose(allowed: float) -> _Found:
         budget = Budget(amount.quantity, allowed, meter.linear, amount.unit)
         choice = choose_patterns(model, method.name, replace(request, budget=budget))
-        estimate, real = meter.sum(choice.patterns), meter.program(choice.patterns)
-        if real > limit:
-            too_much = min(too_much, allowed)
-            allowed = max(least, allowed - 1.05 * (real - limit))
-            continue
-        found = _Found(choice, estimate + offset, real)
-        best = found if best is None else min(best, found, key=lambda each: each.rank)
-        unused = (limit - real) - (allowed - estimate)
-        allowed += unused
-        if unused <= _ERROR * (total - limit) or allowed >= too_much:
-            break
-    best = best or _Found(Choice(lightest, warnings=(_ONLY_LIGHTEST,)), least + offset, reached)
+        return _Found(choice, meter.sum(choice.patterns), meter.program(choice.patterns))
+
+    offset, least = total - meter.sum(dense), meter.sum(meter.lightest(known))
+    best = _keep_to(limit, choose, least, limit - offset, _ERROR * (total - limit))
+    best = best or _Found(Choice(fallback, warnings=(_NO_MIXTURE,)), meter.sum(fallback), reached)
     spent = {"quantity": amount.quantity, "unit": amount.unit, "limit": limit, "dense": total, "not_linear": offset}
-    return best.choice, spent | {"estimate": best.estimate, "measured": best.real}
+    return best.choice, spent | {"estimate": best.taken + offset, "measured": best.real}
 
 
-def _reach(meter: Meter, known: Sequence[NM], limit: float) -> tuple[dict[str, NM], float]:
-    """Return the patterns with which the program takes least, and what it takes.
+def _keep_to(
+    limit: float, choose: Callable[[float], _Found], least: float, allowed: float, error: float
+) -> _Found | None:
+    """Return the best choice found whose program keeps to the limit, None where none does.
 
-    Each linear in its own lightest pattern, or, where that exceeds the limit, all in one: to change patterns between
-    linears takes a few cycles, too.
+    Args:
+        limit: of what the program takes.
+        choose: from what linears may take together to a choice.
+        least: the least that they take.
+        allowed: what to begin with.
+        error: by how much a sum may be too high; the search ends where it knows the right limit as exactly.
     """
+    best: _Found | None = None
+    fits, too_much, allowed = least, math.inf, max(least, allowed)
+    for _ in range(_TRIES):
+        found = choose(allowed)
+        if found.real > limit:
+            too_much = min(allowed, found.taken)
+            allowed = too_much - 1.05 * (found.real - limit)
+        else:
+            best = found if best is None else min(best, found, key=lambda each: each.rank)
+            unused = (limit - found.real) - (allowed - found.taken)
+            if unused <= error:
+                break
+            fits, allowed = max(fits, allowed), allowed + unused
+        if too_much - fits <= error:
+            break
+        allowed = allowed if fits <= allowed < too_much else (fits + too_much) / 2
+    return best
+
+
+def _fallback(meter: Meter, known: Sequence[NM], limit: float) -> tuple[dict[str, NM], float]:
+    """Return patterns that keep to the limit if any do, and what the program takes with them.
+
+    The densest pattern that does so throughout; else what takes least of one pattern throughout and the lightest of
+    each linear: a program of several patterns may take more than their sum, since like layers are alike no more.
+    """
+    throughout = [meter.throughout(nm) for nm in known]
+    if fitting := [each for each in throughout if each[1] <= limit]:
+        return fitting[-1]  # the sparsest is known first
     lightest = meter.lightest(known)
-    reached = meter.program(lightest)
-    if reached <= limit:
-        return lightest, reached
-    uniform = min((dict.fromkeys(lightest, nm) for nm in known), key=meter.sum)
-    return min(((lightest, reached), (uniform, meter.program(uniform))), key=lambda each: each[1])
+    return min((*throughout, (lightest, meter.program(lightest))), key=lambda each: each[1])
 
 
 def _check_reachable(least: float, limit: float, total: float, amount: Amount) -> None:

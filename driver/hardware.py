@@ -71,7 +71,7 @@ class PatternCosts:
     def __init__(self, model: ir.Model, linears: Sequence[Linear], machine: Machine, attention: str = "auto") -> None:
         self._model, self._machine, self._attention = model, machine, attention
         self._linears = linears
-        self._known: dict[NM, dict[str, _Taken]] = {}
+        self._known: dict[NM, tuple[Cost, dict[str, _Taken]]] = {}
 
     def cycles(self, linear: Linear, nm: NM) -> float:
         """Cycles of a window.
@@ -79,7 +79,7 @@ class PatternCosts:
         Raises:
             FlexcError: the machine cannot run the program.
         """
-        return self._of(nm)[linear.name].cycles
+        return self._of(nm)[1][linear.name].cycles
 
     def energy(self, linear: Linear, nm: NM) -> float:
         """Picojoules of a window.
@@ -87,15 +87,27 @@ class PatternCosts:
         Raises:
             FlexcError: the machine cannot run the program.
         """
-        return self._of(nm)[linear.name].energy_pj
+        return self._of(nm)[1][linear.name].energy_pj
 
-    def _of(self, nm: NM) -> dict[str, _Taken]:
+    def program(self, nm: NM) -> Cost:
+        """Return the cost of the program that has a pattern throughout.
+
+        Raises:
+            FlexcError: the machine cannot run it.
+        """
+        return self._of(nm)[0]
+
+    def throughout(self, nm: NM) -> dict[str, NM]:
+        """Return the patterns of linears in that program: dense where a linear is so small that none is left out."""
+        return {linear.name: nm if nm.kept(linear.k) < linear.k else DENSE for linear in self._linears}
+
+    def _of(self, nm: NM) -> tuple[Cost, dict[str, _Taken]]:
         if nm not in self._known:
             self._known[nm] = self._measure(nm)
         return self._known[nm]
 
-    def _measure(self, nm: NM) -> dict[str, _Taken]:
-        patterns = {linear.name: nm if nm.kept(linear.k) < linear.k else DENSE for linear in self._linears}
+    def _measure(self, nm: NM) -> tuple[Cost, dict[str, _Taken]]:
+        patterns = self.throughout(nm)
         graph = quantise_for(_with_patterns(self._model, patterns), self._machine, self._attention)
         cost = Cost.of(lower(graph, self._machine))
         found = {name: _Taken() for name in patterns}
@@ -108,7 +120,7 @@ class PatternCosts:
             for each in taking:
                 each.cycles += layer.cycles / len(taking)
                 each.energy_pj += layer.energy_pj / len(taking)
-        return found
+        return cost, found
 
 
 @dataclass

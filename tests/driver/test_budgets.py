@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 
 from flexc.budget_words import parse_budget
+from flexc.budgets import _Found, _keep_to
 from flexc.compiler import machine_of
 from flexc.frontend.linears import Linear
 from flexc.hardware import PatternCosts, time_patterns
 from flexc.passes.pattern import DENSE, NM
-from flexc.passes.prune import open_linears
+from flexc.passes.prune import Choice, open_linears
 from flexc.prune_options import PruneOptions
 from flexc.pruned_file import open_model
 from flexc.pruning import Pruned, prune_model
@@ -76,3 +77,39 @@ def test_wrong_estimates_neither_break_a_budget_nor_waste_it(
     monkeypatch.setattr(PatternCosts, "cycles", wrong)
     spent = pruned(budget=parse_budget("cycles=x0.985"), folder=tmp_path).spent
     assert spent["limit"] - 0.3 * (spent["dense"] - spent["limit"]) <= spent["measured"] <= spent["limit"]
+
+
+def stepped(takes: Callable[[float], float]) -> Callable[[float], _Found]:
+    """Choices in steps of ten of what is allowed; the program takes `takes` of that, and accuracy wants it all."""
+
+    def choose(allowed: float) -> _Found:
+        taken = allowed // 10 * 10
+        return _Found(Choice({}, facts={"divergence": -taken}), taken, takes(taken))
+
+    return choose
+
+
+def test_a_limit_missed_by_less_than_a_step_is_tightened_by_one() -> None:
+    found = _keep_to(1000, stepped(lambda taken: taken + 1), least=0, allowed=1005, error=2)
+    assert found is not None
+    assert found.taken == 990
+
+
+def test_a_jump_of_what_programs_take_is_found_from_either_side() -> None:
+    for allowed in (900, 400):
+        found = _keep_to(1000, stepped(lambda taken: taken + 600 * (taken > 500)), least=100, allowed=allowed, error=2)
+        assert found is not None
+        assert 400 <= found.taken <= 500
+
+
+def test_where_no_choice_keeps_to_a_budget_one_pattern_throughout_may(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("flexc.budgets._keep_to", lambda *_given: None)
+    found = pruned(budget=parse_budget("cycles=x0.995"), folder=tmp_path)
+    (nm,) = set(patterns_of(found).values())
+    assert found.spent["measured"] <= found.spent["limit"]
+    assert "no choice by accuracy keeps to the budget" in found.warnings[-1]
+    model, machine = open_model(str(DECODER)).dense, EDGE
+    denser = dict.fromkeys((row.name for row in found.report.linears), NM(nm.n + 1, nm.m))
+    assert time_patterns(model, denser, machine).cycles > found.spent["limit"]

@@ -9,7 +9,7 @@ from typing import Any
 
 from flexc.isa.machine import Machine, load_machine, preset_names
 from flexc.isa.manual import describe, overview
-from flexc.tables import Table, show, size
+from flexc.tables import Table, count, show, size
 
 
 def targets(arguments: Namespace) -> int:
@@ -22,7 +22,7 @@ def targets(arguments: Namespace) -> int:
     if arguments.json:
         print(json.dumps({"schema_version": 1, "targets": [_numbers(machine) for machine in machines]}, indent=1))
     else:
-        columns = ("name", ">macros", ">clock", ">buffer", ">DRAM", "block sizes", "what it is")
+        columns = ("name", ">macros", ">their area", ">peak", ">clock", ">buffer", ">DRAM", "block sizes", "what it is")
         show([Table("Machines (flexc targets NAME prints all of one)", columns, [_row(each) for each in machines])])
     return 0
 
@@ -32,6 +32,8 @@ def _numbers(machine: Machine) -> dict[str, Any]:
         "name": machine.name,
         "description": machine.description,
         "macros": machine.array.macros,
+        "macros_mm2": machine.array.macros * machine.macro_mm2,
+        "peak_macs_per_cycle": machine.peak_macs_per_cycle,
         "frequency_hz": machine.clock.frequency_hz,
         "buffer_bytes": machine.buffer.bytes,
         "dram_bytes_per_s": machine.dram.bandwidth_bytes_per_s,
@@ -44,6 +46,8 @@ def _row(machine: Machine) -> tuple[str, ...]:
     return (
         machine.name,
         str(machine.array.macros),
+        f"{machine.array.macros * machine.macro_mm2:.3g} mm2",
+        f"{count(machine.peak_macs_per_cycle)} MAC/cycle",
         f"{machine.clock.frequency_hz / 1e9:g} GHz",
         f"{machine.buffer.bytes / 1024:g} KiB",
         f"{size(machine.dram.bandwidth_bytes_per_s)}/s",

@@ -82,9 +82,7 @@ class Cost:
     @property
     def utilisation(self) -> float:
         """Products made over those that all macros could make in these cycles."""
-        machine = self.program.machine
-        peak = machine.array.macros * machine.array.columns * machine.slots
-        return self.macs / max(1, self.cycles * peak)
+        return self.macs / max(1, self.cycles * self.program.machine.peak_macs_per_cycle)
 
     @property
     def busy(self) -> dict[str, float]:

@@ -80,9 +80,9 @@ class Machine:
         return self.array.rows * self.array.sub_macros
 
     @property
-    def dram_bytes_per_cycle(self) -> float:
-        """Bytes that DRAM moves in a clock cycle, sustained."""
-        return self.dram.bandwidth_bytes_per_s / self.clock.frequency_hz
+    def peak_macs_per_cycle(self) -> int:
+        """Products that all macros make in a cycle at most, of weights that are there."""
+        return self.array.macros * self.array.columns * self.slots
 
     @property
     def accumulator_bytes(self) -> int:

@@ -14,7 +14,6 @@ from ...frontend.edit import shape_of
 from ..calibrate import Statistics, calibrate
 from ..feeds import Feed, Feeds
 from ..prune import check_any_open, open_linears
-from .apply import apply_patterns
 from .budget import sparsity_budget
 from .costs import measure_costs
 from .cuts import Cutter, bytes_handed_on
@@ -43,18 +42,6 @@ _BYTES = 3 << 29
 
 ROUNDS: dict[Effort, int] = {"quick": 1, "full": 8}
 """Rounds of search on the joint divergence."""
-
-
-def run_flow(model: ir.Model, feeds: Feeds, options: FlowOptions, progress: Progress = no_progress) -> Selection:
-    """Choose a pattern for every linear of `model` and prune it in place, see :func:`select` and `apply_patterns`.
-
-    Raises:
-        UsageError: options that nothing could satisfy.
-        FlexcError: a budget that cannot be kept, or calibration data that cannot be used.
-    """
-    selection = select(model, feeds, options, progress)
-    apply_patterns(model, selection.patterns, feeds, options.update, options.samples, progress)
-    return selection
 
 
 def select(

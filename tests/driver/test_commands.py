@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from flexc.isa.machine import preset_names
+from flexc.isa.machine import load_machine, preset_names
 from flexc.isa.table import TABLE
 
 from .conftest import Call
@@ -53,7 +53,9 @@ def test_inspect(flexc: Call, compiled: Path) -> None:
 def test_targets(flexc: Call, tmp_path: Path) -> None:
     assert [name for name in preset_names() if name in flexc("targets").out] == preset_names()
     assert "256 KiB" in flexc("targets").out
+    assert "16 384 MAC/cycle" in flexc("targets").out
     listed = json.loads(flexc("targets", "--json").out)["targets"]
+    assert listed[0]["macros_mm2"] == 4 * load_machine("edge").macro_mm2
     assert [each["name"] for each in listed] == preset_names()
     file = tmp_path / "mine.toml"
     file.write_text(flexc("targets", "edge").out, encoding="utf-8")

@@ -132,7 +132,7 @@ def test_presets() -> None:
     assert [each.buffer.bytes >> 10 for each in (small, resident, server)] == [256, 512, 32 << 10]
     assert resident.array.resident
     assert not small.array.resident
-    assert server.dram_bytes_per_cycle == 3200
+    assert [each.peak_macs_per_cycle for each in (small, resident, server)] == [16384, 65536, 1 << 20]
     # cell words on the chip: 256 macros x 4096 cells x 16 sets
     assert server.array.macros * server.slots * server.array.columns * server.array.weight_sets == 16 << 20
 

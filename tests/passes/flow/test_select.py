@@ -19,9 +19,17 @@ from flexc.passes.flow.budget import Budget
 from flexc.passes.flow.divergence import divergence_of
 from flexc.passes.flow.options import FlowOptions, Update
 from flexc.passes.flow.problem import Problem
-from flexc.passes.flow.select import run_flow, select
+from flexc.passes.flow.select import select
+from flexc.passes.flow.selection import Selection
 from flexc.passes.pattern import NM
 from flexc.passes.session import Session
+
+
+def run_flow(model: ir.Model, feeds: Feeds, options: FlowOptions) -> Selection:
+    """Choose patterns for `model` and bring it to them."""
+    selection = select(model, feeds, options)
+    apply_patterns(model, selection.patterns, feeds, options.update, options.samples)
+    return selection
 
 
 @pytest.mark.parametrize("sparsity", [0.3, 0.5, 0.75])

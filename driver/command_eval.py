@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from argparse import Namespace
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,6 @@ from flexc.inputs import Windows, windows_of
 from flexc.isa.errors import FlexcError, UsageError
 from flexc.next_token import knows_later_tokens
 from flexc.passes.calibrate import input_specs
-from flexc.passes.session import first_line
 from flexc.progress import Bar
 from flexc.scores import Score, Task, task_of
 from flexc.stages import Stages
@@ -55,16 +55,12 @@ def run(arguments: Namespace) -> int:
 
 
 def _task(arguments: Namespace, model: ir.Model, feeds: Windows) -> Task:
-    def leak(spec: InputSpec, output: str) -> float:
-        return knows_later_tokens(file_session(arguments.model), feeds[0], spec, output)
+    opened = cache(file_session)
 
-    specs, labels = input_specs(model), _labels(arguments.labels)
-    try:
-        return task_of(arguments.metric, specs, _float_outputs(model), labels, leak)
-    except FlexcError:
-        raise
-    except Exception as error:
-        raise FlexcError(f"cannot run the data: {first_line(error)}", where=arguments.model) from error
+    def leak(spec: InputSpec, output: str) -> float:
+        return knows_later_tokens(opened(arguments.model), feeds[0], spec, output)
+
+    return task_of(arguments.metric, input_specs(model), _float_outputs(model), _labels(arguments.labels), leak)
 
 
 def _float_outputs(model: ir.Model) -> dict[str, tuple[int, ...]]:

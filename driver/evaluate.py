@@ -95,7 +95,7 @@ def file_session(path: str) -> Callable[[Arrays], Arrays]:
     """Open a file in onnxruntime as it is, nothing of ours between.
 
     Raises:
-        FlexcError: onnxruntime refuses it.
+        FlexcError: onnxruntime refuses it, or, when run, the data.
     """
     try:
         session = open_session(path, optimise=True)
@@ -104,7 +104,10 @@ def file_session(path: str) -> Callable[[Arrays], Arrays]:
     names = [each.name for each in session.get_outputs()]
 
     def run(feed: Arrays) -> Arrays:
-        return dict(zip(names, session.run(names, feed), strict=True))
+        try:
+            return dict(zip(names, session.run(names, feed), strict=True))
+        except Exception as error:  # onnxruntime's own have no common type
+            raise FlexcError(f"cannot run the data: {first_line(error)}", where=path) from error
 
     return run
 

@@ -31,7 +31,6 @@ _TRIES = 6
 _ERROR = 0.02
 """By how much an estimate may be too high: a share of what the budget saves."""
 
-
 _NO_MIXTURE = (
     "no choice by accuracy keeps to the budget: the patterns are the densest that do throughout, or the lightest"
 )
@@ -52,10 +51,12 @@ class Meter:
         return self._costs.cycles(linear, nm) if self._quantity == "cycles" else self._costs.energy(linear, nm)
 
     def measure(self, patterns: Sequence[NM], progress: Progress) -> None:
-        """Find out what linears take in these patterns, showing how far that is."""
+        """Time the programs that have one of these patterns throughout, showing how far that is."""
+        if self._quantity == "bits":
+            return
         for done, nm in enumerate(patterns):
             progress("timing patterns", done, len(patterns))
-            self.sum(dict.fromkeys((linear.name for linear in self._linears), nm))
+            self._costs.program(nm)
 
     def sum(self, patterns: Mapping[str, NM]) -> float:
         """Return the sum of what all linears take."""
@@ -82,8 +83,7 @@ class Meter:
 
 def stored_bits(linear: Linear, nm: NM) -> float:
     """Return the bits that a linear's INT8 weights and their in-block indices take."""
-    kept = DENSE if nm.is_dense else nm
-    return float(linear.n * kept.kept(linear.k) * (8 + kept.index_bits))
+    return float(linear.n * nm.stored_bits(linear.k))
 
 
 class _Found(NamedTuple):

@@ -12,7 +12,8 @@ import onnx_ir as ir
 from flexc.backend.lower import lower
 from flexc.emulation import Cost
 from flexc.frontend.linears import Linear, find_linears, replace_weight
-from flexc.passes.emit import LINEAR_KEY, ROLE_KEY, pin_of
+from flexc.layers import products, products_of
+from flexc.passes.emit import LINEAR_KEY, pin_of
 from flexc.passes.pattern import DENSE, NM
 from flexc.passes.product_cost import place_products
 from flexc.passes.prune import NM_KEY
@@ -111,12 +112,10 @@ class PatternCosts:
         graph = quantise_for(_with_patterns(self._model, patterns), self._machine, self._attention)
         cost = Cost.of(lower(graph, self._machine))
         found = {name: _Taken() for name in patterns}
-        owners = {
-            str(node.name): node.metadata_props[LINEAR_KEY] for node in graph.graph.all_nodes() if _multiplies(node)
-        }
-        taking: list[_Taken] = []
+        nodes, taking = products(graph), list[_Taken]()
         for op, layer in zip(cost.program.debug.ops, cost.layers, strict=True):
-            taking = [found[owners[name]] for name in op.nodes if owners.get(name) in found] or taking
+            owners = [node.metadata_props.get(LINEAR_KEY, "") for node in products_of(op, nodes)]
+            taking = [found[name] for name in owners if name in found] or taking
             for each in taking:
                 each.cycles += layer.cycles / len(taking)
                 each.energy_pj += layer.energy_pj / len(taking)
@@ -127,7 +126,3 @@ class PatternCosts:
 class _Taken:
     cycles: float = 0.0
     energy_pj: float = 0.0
-
-
-def _multiplies(node: ir.Node) -> bool:
-    return node.metadata_props.get(ROLE_KEY) == "multiply" and LINEAR_KEY in node.metadata_props

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -37,6 +39,14 @@ def flexc(capsys: pytest.CaptureFixture[str]) -> Call:
         return Done(code, printed.out, printed.err)
 
     return call
+
+
+def report_of(flexc: Call, *words: object) -> dict[str, Any]:
+    """Prune, and return the report."""
+    done = flexc("prune", *words, "--json")
+    assert (done.code, done.err) == (0, "")
+    report: dict[str, Any] = json.loads(done.out)
+    return report
 
 
 def mlp_proto() -> onnx.ModelProto:

@@ -15,16 +15,9 @@ from onnx import TensorProto, helper, numpy_helper
 from flexc.frontend.linears import find_linears
 from flexc.frontend.load import load
 
-from .conftest import Call
+from .conftest import Call, report_of
 
 DECODER = Path(__file__).parents[1] / "models" / "decoder.onnx"
-
-
-def report_of(flexc: Call, *words: object) -> dict[str, Any]:
-    done = flexc("prune", *words, "--json")
-    assert (done.code, done.err) == (0, "")
-    report: dict[str, Any] = json.loads(done.out)
-    return report
 
 
 def nonzero_share(path: Path) -> float:

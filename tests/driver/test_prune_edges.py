@@ -15,7 +15,7 @@ from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from flexc.isa.errors import FlexcError
 
-from .conftest import Call
+from .conftest import Call, report_of
 
 Arrays = Mapping[str, "np.ndarray[Any, Any]"]
 
@@ -51,13 +51,6 @@ def two_linears(folder: Path, first: np.ndarray[Any, Any], second: np.ndarray[An
         helper.make_node("MatMul", ["r", "v"], ["y"], name="second"),
     ]
     return write(folder, nodes, {"w": first, "v": second}, [4, len(first)], opset=opset)
-
-
-def report_of(flexc: Call, *words: object) -> dict[str, Any]:
-    done = flexc("prune", *words, "--json")
-    assert (done.code, done.err) == (0, "")
-    report: dict[str, Any] = json.loads(done.out)
-    return report
 
 
 def zeros_in(path: Path) -> float:

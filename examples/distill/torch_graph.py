@@ -149,8 +149,8 @@ def _max_pool(a: Attributes, x: Tensor) -> Tensor:
     return function(border, a["kernel_shape"], a.get("strides", ones), 0, dilations)
 
 
-def _pad(_a: Attributes, x: Tensor, pads: Tensor, value: Tensor | None = None) -> Tensor:
-    if _a.get("mode", b"constant") != b"constant":
+def _pad(a: Attributes, x: Tensor, pads: Tensor, value: Tensor | None = None) -> Tensor:
+    if a.get("mode", b"constant") != b"constant":
         raise SystemExit("not known here: Pad that does not fill with one value")
     ends = _ints(pads)
     words = [ends[at + side * x.ndim] for at in reversed(range(x.ndim)) for side in (0, 1)]
